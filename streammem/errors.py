@@ -1,0 +1,117 @@
+"""Every error that streammem raises on purpose.
+
+    StreammemError
+    ├── InputError                  the caller can mend it; exit code 2
+    │   ├── SourceError             a video, folder or camera can't be opened or read
+    │   │   ├── SourceNotFound      nothing is there
+    │   │   └── NoVideoStream       it opens, but has no pictures (an audio file, say)
+    │   ├── QueryError              a question or search that can't be asked
+    │   ├── TimeSyntaxError         a time that isn't understood
+    │   ├── ConfigError             a configuration file, variable or flag
+    │   ├── ObservationError        an observation that fails its checks; nothing of it is kept
+    │   └── SpaceMismatch           vectors of another embedding space than the memory's
+    ├── ModelUnavailable            weights that are missing or differ from the expected hash
+    └── StorageError
+        ├── MemoryNotFound          no memory in that directory
+        ├── MemoryLocked            another process writes to it; the message names its pid
+        ├── MemoryClosed            used after close()
+        ├── CorruptData             a checksum failed; the message names file and offset
+        ├── StorageFull             no space left or over budget; nothing acknowledged is lost
+        └── FormatVersion           written by a newer release
+
+A message says *what* happened, *where*, and in ``hint`` *what to do next*. ``str(error)`` is one line.
+"""
+
+from __future__ import annotations
+
+
+class StreammemError(Exception):
+    """Base of the tree. ``hint`` is the next action, or an empty string."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.message} ({self.hint})" if self.hint else self.message
+        return " ".join(text.split())
+
+
+class InputError(StreammemError, ValueError):
+    """The caller can mend it."""
+
+
+class SourceError(InputError):
+    """A source can't be opened or read."""
+
+
+class SourceNotFound(SourceError):
+    """Nothing is at that path or address."""
+
+
+class NoVideoStream(SourceError):
+    """The file opens but holds no pictures."""
+
+
+class QueryError(InputError):
+    """A question or a search that can't be asked."""
+
+
+class TimeSyntaxError(InputError):
+    """A time that isn't understood."""
+
+
+class ConfigError(InputError):
+    """A configuration file, an environment variable or a flag is wrong."""
+
+
+class ObservationError(InputError):
+    """An observation failed its checks. Nothing of it is kept."""
+
+
+class SpaceMismatch(InputError):
+    """A vector or a query belongs to another embedding space than the memory's."""
+
+
+class ModelUnavailable(StreammemError):
+    """Weights are missing here, or differ from the expected hash."""
+
+
+class StorageError(StreammemError):
+    """The memory's files."""
+
+
+class MemoryNotFound(StorageError):
+    """No memory in that directory."""
+
+
+class MemoryLocked(StorageError):
+    """Another process writes to this memory."""
+
+    def __init__(self, message: str, *, pid: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid
+
+
+class MemoryClosed(StorageError):
+    """The memory was used after ``close()``."""
+
+
+class CorruptData(StorageError):
+    """A checksum failed."""
+
+    def __init__(self, message: str, *, path: str = "", offset: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.offset = offset
+
+
+class StorageFull(StorageError):
+    """No space left on the device, or the budget is exhausted. What was acknowledged is kept."""
+
+
+class FormatVersion(StorageError):
+    """The files were written by a newer release."""

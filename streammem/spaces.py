@@ -1,0 +1,125 @@
+"""What an embedding space must do, and how one is found by name.
+
+A space turns pictures and words into something that can be compared. It may keep more than one vector an observation
+(``parts``: per-crop class scores, say) and per-stream statistics (running mean and deviation of a class); it owns the
+meaning of those bytes, the storage only carries them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+
+from streammem.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameEmbedding:
+    """``vector`` (d,) float32, L2-normalised: the index vector. ``parts``: what the space keeps besides."""
+
+    vector: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """A column in which every row has its own number of entries: row ``i`` is ``values[offsets[i]:offsets[i+1]]``.
+
+    ``values`` (m, ...), ``offsets`` (n + 1,) int64. ``row_of`` (m,) gives each entry's row.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def row_of(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self, lo: int, hi: int) -> Ragged:
+        """Rows ``lo`` to ``hi`` without copying the values."""
+        offsets = self.offsets[lo : hi + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+class SignalCalibration(msgspec.Struct, frozen=True):
+    """Measured on questions about absent things: ``threshold`` is the lowest score at which at most ``risk`` of them
+    pass; ``scores``/``precision`` map a score to the share of right answers among those at least as high."""
+
+    signal: str
+    threshold: float
+    risk: float
+    negatives: int
+    scores: tuple[float, ...] = ()
+    precision: tuple[float, ...] = ()
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Stored with the space, one entry a signal. ``source`` says on what and by which command it was measured."""
+
+    space: str
+    version: str
+    source: str
+    signals: tuple[SignalCalibration, ...] = ()
+
+
+@runtime_checkable
+class EmbeddingSpace(Protocol):
+    """One embedding space. ``id`` is ``name@version`` and travels with every vector."""
+
+    name: str
+    version: str
+    dim: int
+    can_abstain: bool
+
+    @property
+    def id(self) -> str: ...
+
+    def embed_frames(self, frames: Sequence[np.ndarray]) -> list[FrameEmbedding]:
+        """Pictures (h, w, 3) uint8 RGB -> one embedding each. The result for a frame never depends on its batch."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> (n, dim) float32, L2-normalised, comparable with the index vectors by dot product."""
+        ...
+
+    def score(self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> np.ndarray:
+        """One relevance a row, (n,) float32, higher is better, on the same scale for every stream.
+
+        ``columns`` holds the parts of n rows by name, and the index vectors as ``vector`` where a row has one.
+        ``statistics`` is what :meth:`statistics` gave, summed over the stream; None means: only the shipped prior."""
+        ...
+
+    def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:
+        """Sufficient statistics of these rows; the sum over disjoint sets of rows is that of their union."""
+        ...
+
+    def calibration(self) -> Calibration | None: ...
+
+
+ENTRY_POINTS = "streammem.spaces"
+
+
+def available_spaces() -> list[str]:
+    """Names of the installed spaces, sorted."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def open_space(name: str, **options: object) -> EmbeddingSpace:
+    """The space called ``name`` (``name@version`` is accepted: the version is checked by the memory, not here).
+
+    Raises ConfigError for an unknown name, ModelUnavailable where its weights are missing."""
+    wanted = name.split("@", 1)[0]
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == wanted:
+            return point.load()(**options)
+    raise ConfigError(
+        f"no embedding space is called {wanted!r}", hint=f"installed: {', '.join(available_spaces()) or 'none'}"
+    )
