@@ -1,0 +1,84 @@
+"""Settings: what can be set, its default, its unit and its bounds. Loading and explaining is in ``settings.py``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MB = 1024 * 1024
+GB = 1024 * MB
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PerceptionConfig(Section):
+    """What is looked at and what is made of it. Every field but ``threads`` changes what is remembered."""
+
+    fps: Annotated[float, Field(gt=0, le=240)] = 1.0
+    """Frames a second that are looked at."""
+    sampling: Literal["fixed", "adaptive"] = "adaptive"
+    """fixed: every sampled frame is kept in full; adaptive: full detail only where the picture changed."""
+    decoder: Literal["pyav", "decord", "opencv"] = "pyav"
+    space: str = "imagenet-conse"
+    """Embedding space by name (``streammem doctor`` lists them)."""
+    model: str = ""
+    """Path or hub name of the weights, for the spaces that need one (clip, siglip2)."""
+    ocr: bool = True
+    """Read text in the scene."""
+    speech: Literal["auto", "on", "off"] = "auto"
+    """auto: where the speech extra is installed."""
+    faces: Literal["auto", "off"] = "auto"
+    """auto: where the face model's file is present. Finds faces, never recognises a person."""
+    colours: bool = True
+    thumbnail_px: Annotated[int, Field(ge=0, le=4096)] = 320
+    """Longest side of kept thumbnails; 0 keeps none."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Encoder workers, one thread each."""
+
+
+class MemoryConfig(Section):
+    """The engine."""
+
+    seal_bytes: Annotated[int, Field(ge=4096)] = 32 * MB
+    """The open part is sealed when its content reaches this size."""
+    seal_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """... or when it spans this much stream time."""
+    sync_every: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Observations in one group commit."""
+    sync_ms: Annotated[float, Field(ge=0, le=10000)] = 50.0
+    """Longest wait for a group commit."""
+    short_term_seconds: Annotated[float, Field(ge=0)] = 60.0
+    short_term_bytes: Annotated[int, Field(ge=0)] = 64 * MB
+
+
+class BudgetConfig(Section):
+    """Caps. 0 means no cap. When a cap is reached, detail is demoted, oldest first; pins are exempt."""
+
+    disk_bytes: Annotated[int, Field(ge=0)] = 0
+    ram_bytes: Annotated[int, Field(ge=0)] = 1 * GB
+
+
+class RecallConfig(Section):
+    """From a question to moments."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 5
+    candidates: Annotated[int, Field(ge=16)] = 4096
+    """Rows that the first-stage scan hands to the full score."""
+    merge_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """Hits closer than this become one moment."""
+    max_question: Annotated[int, Field(ge=16)] = 2000
+    """Longest question in characters."""
+
+
+class Config(Section):
+    """Everything. One YAML file, ``STREAMMEM__SECTION__KEY`` in the environment, flags; the last one wins."""
+
+    perception: PerceptionConfig = PerceptionConfig()
+    memory: MemoryConfig = MemoryConfig()
+    budget: BudgetConfig = BudgetConfig()
+    recall: RecallConfig = RecallConfig()
+    cache_dir: str = ""
+    """Where watched memories and converted models are kept; empty: $XDG_CACHE_HOME/streammem."""
