@@ -48,6 +48,33 @@ class Ragged:
         offsets = self.offsets[lo : hi + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The given rows, in that order."""
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        index = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Ragged(self.values[index], offsets)
+
+
+def concatenate(columns: Sequence[Mapping[str, Ragged]], counts: Sequence[int]) -> dict[str, Ragged]:
+    """Columns of several groups of rows as one; a group of ``counts[i]`` rows without a column gets empty rows.
+
+    Groups whose entries have another shape or dtype than the first one's are left empty: they can't be compared."""
+    joined: dict[str, Ragged] = {}
+    for name in sorted({name for group in columns for name in group}):
+        first = next(group[name].values for group in columns if name in group)
+        values, offsets, end = [], [np.zeros(1, np.int64)], 0
+        for group, count in zip(columns, counts, strict=True):
+            column = group.get(name)
+            if column is None or column.values.shape[1:] != first.shape[1:] or column.values.dtype != first.dtype:
+                offsets.append(np.full(count, end, np.int64))
+                continue
+            values.append(column.values)
+            offsets.append(column.offsets[1:] + end)
+            end += len(column.values)
+        joined[name] = Ragged(np.concatenate(values), np.concatenate(offsets))
+    return joined
+
 
 class SignalCalibration(msgspec.Struct, frozen=True):
     """Measured on questions about absent things: ``threshold`` is the lowest score at which at most ``risk`` of them

@@ -43,9 +43,7 @@ _WANTS_SPEECH = re.compile(
     r"tell|told|ask|asks|asked|sentence)\b",
     re.IGNORECASE,
 )
-_TEXT_NOUNS = frozenset(
-    ["text", "word", "words", "letter", "letters", "sign", "signs", "logo", "title", "titles", "caption"]
-)
+_TEXT_NOUNS = frozenset("text word words letter letters sign signs logo title titles caption".split())
 _QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{1,200})[\"“”«»]|(?<!\w)'([^']{2,200})'(?!\w)")
 
 # Frames of a question around its content: "when does X", "is there a X", "show me X", "what time is X visible".
