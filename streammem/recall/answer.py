@@ -1,0 +1,143 @@
+"""Ask: an extractive answer from templates and evidence. No language model, no invented prose.
+
+``found`` needs a signal that can tell absence: its calibrated threshold is passed and the frames exist. ``unsure``
+means that something resembles the question; ``not_seen`` that nothing does. The closest moments are always there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
+from streammem.recall.calibrate import Verdict, best_rejected, verdicts
+from streammem.recall.query import Query, clean
+from streammem.recall.search import Found, Hit, find
+from streammem.recall.timeline import Between, View
+from streammem.spaces import Calibration
+
+CLOSEST = 5
+# A quoted piece of scene text in an answer is capped: a page of text is evidence, not an answer.
+QUOTE = 120
+
+_ASKS_WHAT_IT_SAYS = re.compile(r"^\s*what\b.*\b(say|says|said|read|reads|written|text|word|words|title|name)\b", re.I)
+_NAMES = {"label": "picture", "text": "text in the scene", "speech": "speech", "face": "face", "colour": "colour"}
+
+
+def ask(
+    view: View,
+    question: str,
+    *,
+    k: int | None = None,
+    between: Between | None = None,
+    streams: Sequence[str] | None = None,
+) -> Answer:
+    """Answer a question from the memory. ``cost.seconds`` is the only part that depends on the clock of this machine.
+
+    Raises QueryError for a question that can't be asked."""
+    begun = time.perf_counter()
+    found = find(view, question, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
+    calibration = _calibration(view, found)
+    judged = [(hit, verdicts(found.query, hit, calibration)) for hit in found.hits]
+    supported = [(hit, passing) for hit, all_ in judged if (passing := [v for v in all_ if v.passes])]
+    # No answer without frames that exist.
+    supported = [(hit, passing) for hit, passing in supported if hit.evidence.frames]
+    closest = tuple(_calibrated(hit, vs) for hit, vs in judged)
+    rejected = best_rejected(found, calibration)
+    if supported:
+        status: AnswerStatus = "found"
+        evidence = tuple(_calibrated(hit, vs) for hit, vs in supported)
+        confidence = max(e.calibrated or 0.0 for e in evidence)
+        text = _found_text(found.query, [(hit, vs[0]) for hit, vs in supported], view)
+    else:
+        evidence = ()
+        status = "unsure" if any(_resembles(vs) for _, vs in judged) else "not_seen"
+        confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
+        text = _open_text(status, found, closest, view)
+    return Answer(
+        question=found.query.raw,
+        status=status,
+        text=text,
+        confidence=round(confidence, 4),
+        evidence=evidence,
+        closest=closest,
+        best_rejected=None if rejected is None else round(rejected, 4),
+        cost=Cost(seconds=round(time.perf_counter() - begun, 4), records=found.rows),
+        trace=_trace(found, judged, calibration),
+    )
+
+
+def _calibration(view: View, found: Found) -> Calibration | None:
+    for space_id in found.spaces:
+        space = view.space(space_id)
+        if space is not None and (calibration := space.calibration()) is not None:
+            return calibration
+    return WORDS_ONLY
+
+
+# Words that stand in the scene to the letter need no picture model: this holds where no space is open at all.
+WORDS_ONLY = Calibration(space="", version="", source="whole words read or heard, no measurement", signals=())
+
+
+def _resembles(vs: Sequence[Verdict]) -> bool:
+    """Whether any signal comes near: at least half of its threshold, or an even chance."""
+    return any(v.score >= v.threshold * 0.5 or (v.precision or 0.0) >= 0.5 for v in vs)
+
+
+def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
+    known = [v.precision for v in vs if v.precision is not None]
+    return msgspec.structs.replace(hit.evidence, calibrated=round(max(known), 4) if known else None)
+
+
+def _found_text(query: Query, hits: Sequence[tuple[Hit, Verdict]], view: View) -> str:
+    """One sentence from a template: what was asked, when, and by which signal."""
+    first, verdict = hits[0]
+    if _ASKS_WHAT_IT_SAYS.search(query.raw) and (quote := _quote(first.evidence.why, ("text", "speech"))):
+        return f"{quote} (at {_span(first.evidence, view)})"
+    also = [_span(hit.evidence, view) for hit, _ in hits[1:3]]
+    more = f", also at {' and '.join(also)}" if also else ""
+    because = _NAMES.get(verdict.signal, verdict.signal)
+    quote = _quote(first.evidence.why, (verdict.signal,)) if verdict.signal in ("text", "speech") else ""
+    detail = f"{because} {quote}" if quote else because
+    return f"“{query.phrase}”: at {_span(first.evidence, view)}{more} ({detail})"
+
+
+def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: View) -> str:
+    phrase = found.query.phrase
+    if not found.rows:
+        return f"Nothing is remembered there: “{phrase}” can't be looked for."
+    if status == "not_seen":
+        return f"“{phrase}” was not seen: none of {found.rows} looks supports it."
+    return f"Not sure about “{phrase}”. The closest moment is {_span(closest[0], view)}."
+
+
+def _quote(why: Sequence[Why], signals: tuple[str, ...]) -> str:
+    for reason in why:
+        if reason.signal in signals and reason.detail:
+            text = clean(reason.detail)
+            return f"“{text[:QUOTE]}{'…' if len(text) > QUOTE else ''}”"
+    return ""
+
+
+def _span(evidence: Evidence, view: View) -> str:
+    from streammem.clock import format_time
+
+    clock = next((s.clock for s in view.streams() if s.stream == evidence.stream), "media")
+    return f"{format_time(evidence.t_start_ns, clock)}–{format_time(evidence.t_end_ns, clock)}"
+
+
+def _trace(
+    found: Found, judged: Sequence[tuple[Hit, Sequence[Verdict]]], calibration: Calibration | None
+) -> tuple[str, ...]:
+    lines = [f"looked for “{found.query.phrase}” in {found.rows} rows, spaces {', '.join(found.spaces) or 'none'}"]
+    lines += list(found.notes)
+    if calibration is not None and calibration.source:
+        lines.append(f"calibration: {calibration.source}")
+    for rank, (_, vs) in enumerate(judged, 1):
+        for v in vs:
+            sign = "passes" if v.passes else "fails"
+            lines.append(f"moment {rank}: {v.signal} {v.score:.3f} {sign} {v.threshold:.3f}")
+    return tuple(lines)
