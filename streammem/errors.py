@@ -69,7 +69,11 @@ class ConfigError(InputError):
 
 
 class ObservationError(InputError):
-    """An observation failed its checks. Nothing of it is kept."""
+    """An observation failed its checks. Nothing of it is kept. ``field`` names the first field that failed."""
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
 
 
 class SpaceMismatch(InputError):
