@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from streammem.clock import format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
 from streammem.recall.calibrate import Verdict, best_rejected, verdicts
 from streammem.recall.query import Query, clean
@@ -123,10 +124,8 @@ def _quote(why: Sequence[Why], signals: tuple[str, ...]) -> str:
 
 
 def _span(evidence: Evidence, view: View) -> str:
-    from streammem.clock import format_time
-
     clock = next((s.clock for s in view.streams() if s.stream == evidence.stream), "media")
-    return f"{format_time(evidence.t_start_ns, clock)}–{format_time(evidence.t_end_ns, clock)}"
+    return format_range(evidence.t_start_ns, evidence.t_end_ns, clock)
 
 
 def _trace(

@@ -51,7 +51,7 @@ def match_words(asked: Sequence[str], text: str) -> WordMatch:
     exact = True
     for word in asked:
         best = max(word_similarity(word, s) for s in seen)
-        if best == 0.0 and len(word) >= 5 and any(word in s for s in seen):
+        if best < 0.9 and len(word) >= 5 and any(word in s for s in seen):
             best = 0.9
         if 0.0 < best < 1.0:
             exact = False
