@@ -22,7 +22,6 @@ import contextlib
 import mmap
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,7 +258,6 @@ def _scan_numpy(part: np.ndarray, query: np.ndarray) -> np.ndarray:
 
 
 _scanned_by_numpy = 0
-_local = threading.local()
 
 
 def _compiled(count: int) -> bool:
@@ -278,27 +276,34 @@ def _scan_faiss(part: np.ndarray, query: np.ndarray, wanted: int) -> Hits:
     """The ``wanted`` best rows by float32 sums, in no order."""
     import faiss
 
-    scanner, _ = _scanner(part.shape[1])
+    idle = _idle.setdefault(part.shape[1], [])
+    try:
+        scanner = idle.pop()
+    except IndexError:
+        scanner = _new_scanner(part.shape[1])
     scores = np.full(wanted, -np.inf, np.float32)  # a valid, empty min-heap
     rows = np.full(wanted, -1, np.int64)
     codes = part.reshape(-1).view(np.uint8)
     scanner.set_query(faiss.swig_ptr(query))
     scanner.set_list(0, 0.0)  # list 0: the ids are the positions
     scanner.scan_codes(len(part), faiss.swig_ptr(codes), None, faiss.swig_ptr(scores), faiss.swig_ptr(rows), wanted)
+    idle.append(scanner)
     return Hits(scores, rows)
 
 
-def _scanner(dim: int) -> tuple[Any, Any]:
-    """This thread's scanner for ``dim`` (it holds the query, so threads can't share it) and what it points into."""
+# A scanner holds its query, so two threads never share one; as many exist as ran at once. Faiss does not give up the
+# ownership of a scanner (and `thisown = True` corrupts its type table), so one that is not kept would be a leak.
+_idle: dict[int, list[Any]] = {}
+_kept: list[Any] = []  # what the scanners point into
+
+
+def _new_scanner(dim: int) -> Any:
     import faiss
 
-    cache: dict[int, tuple[Any, Any]] = _local.__dict__.setdefault("scanners", {})
-    if dim not in cache:
-        quantizer: Any = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
-        coarse = faiss.IndexFlatIP(dim)  # empty and never asked: the interface wants one
-        scanner = quantizer.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, coarse, True, None, False)
-        cache[dim] = (scanner, (quantizer, coarse))
-    return cache[dim]
+    quantizer: Any = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
+    coarse = faiss.IndexFlatIP(dim)  # empty and never asked: the interface wants one
+    _kept.append((quantizer, coarse))
+    return quantizer.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, coarse, True, None, False)
 
 
 def _check_matrix(vectors: np.ndarray, dtypes: tuple[type, ...]) -> None:
