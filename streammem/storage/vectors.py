@@ -221,7 +221,7 @@ def scan(
     # for the rounding of the float64 score to float32.
     slack = (dim + 8) * 2.0**-24 * length * max_norm + dim * float(np.finfo(np.float32).tiny)
     part = array[lo:hi]
-    wanted = k + 16
+    wanted = k + 8  # enough unless rows are equal or nearly so; every row more costs 1 us of scoring again
     while wanted < count and wanted <= HEAP_LIMIT and _compiled(count):
         found = _scan_faiss(part, query, wanted)
         hits = _rescored(part, query, found.rows, k)
