@@ -1,0 +1,240 @@
+"""The open part: records that are durable in the journal and not yet in a segment. A ``Block`` in RAM.
+
+Rows arrive almost always in time order; then a block is a view of growing arrays and costs nothing. A late row makes
+the next block a sorted copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from streammem.model import Record
+from streammem.spaces import EmbeddingSpace, Ragged
+from streammem.storage.segment_writer import (
+    HAS_THUMBNAIL,
+    HAS_VECTOR,
+    HAS_WORDS,
+    Row,
+    flags_of,
+    rows_statistics_columns,
+)
+from streammem.storage.segments import clamp64
+from streammem.storage.vectors import scan
+
+ROW_OVERHEAD = 700
+"""Bytes of RAM that a row costs besides its content: Python objects and the six columns (tracemalloc: 640-690)."""
+SpaceFinder = Callable[[str], EmbeddingSpace | None]
+
+
+class RamBlock:
+    """A frozen view of an open part: rows added later don't show."""
+
+    def __init__(
+        self,
+        bank: str,
+        stream: str,
+        space: str | None,
+        rows: Sequence[Row],
+        columns: np.ndarray,
+        marks: np.ndarray,
+        vectors: np.ndarray | None,
+        longest_ns: int,
+        spaces: SpaceFinder,
+    ) -> None:
+        """``columns`` (3, n) int64: id, t_start, t_end. ``marks`` (2, n) uint8: level, flags. ``vectors`` (m, d)
+        float16 of the m rows that have one, in row order."""
+        self.bank = bank
+        self.stream = stream
+        self.space = space
+        self._rows = rows
+        self._columns = columns
+        self._marks = marks
+        self._vectors = vectors
+        self._longest_ns = longest_ns
+        self._spaces = spaces
+        self._vector_rows: np.ndarray | None = None
+        if vectors is not None and len(vectors) < len(self):
+            self._vector_rows = np.flatnonzero(marks[1] & HAS_VECTOR)
+
+    def __len__(self) -> int:
+        return self._columns.shape[1]
+
+    @property
+    def record_ids(self) -> np.ndarray:
+        return self._columns[0].view(np.uint64)
+
+    @property
+    def t_start_ns(self) -> np.ndarray:
+        return self._columns[1]
+
+    @property
+    def t_end_ns(self) -> np.ndarray:
+        return self._columns[2]
+
+    @property
+    def levels(self) -> np.ndarray:
+        return self._marks[0]
+
+    @property
+    def has_thumbnail(self) -> np.ndarray:
+        return (self._marks[1] & HAS_THUMBNAIL) != 0
+
+    @property
+    def has_words(self) -> np.ndarray:
+        return (self._marks[1] & HAS_WORDS) != 0
+
+    def rows_between(self, t_start_ns: int | None, t_end_ns: int | None) -> tuple[int, int]:
+        starts = self.t_start_ns
+        lo, hi = 0, len(starts)
+        if t_start_ns is not None:
+            lo = int(np.searchsorted(starts, clamp64(t_start_ns - self._longest_ns), "left"))
+        if t_end_ns is not None:
+            hi = int(np.searchsorted(starts, clamp64(t_end_ns), "right"))
+        return lo, max(lo, hi)
+
+    def search(self, query: np.ndarray, k: int, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._vectors is None or lo >= hi:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        if self._vector_rows is None:
+            return scan(self._vectors, query, k, lo, hi)
+        first, last = (int(at) for at in np.searchsorted(self._vector_rows, (lo, hi)))
+        if first >= last:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        scores, found = scan(self._vectors, query, k, first, last)
+        return scores, self._vector_rows[found]
+
+    def columns(self, lo: int, hi: int) -> dict[str, Ragged]:
+        return rows_statistics_columns(self._rows[lo:hi])
+
+    def statistics(self) -> np.ndarray | None:
+        return statistics_of(self._rows, self.space, self._spaces)
+
+    def record(self, row: int) -> Record:
+        record = self._rows[row].record
+        vector = None if record.vector is None else record.vector.astype(np.float32)
+        return replace(record, vector=vector, thumbnail=None)
+
+    def thumbnail(self, row: int) -> bytes | None:
+        return self._rows[row].record.thumbnail
+
+    def find(self, record_id: int) -> int | None:
+        """Row of a record, or None."""
+        found = np.flatnonzero(self._columns[0] == record_id)
+        return int(found[0]) if len(found) else None
+
+
+def statistics_of(rows: Sequence[Row], space_id: str | None, spaces: SpaceFinder) -> np.ndarray | None:
+    """What the rows' embedding space says of them; None without rows, space, or the space's weights."""
+    space = spaces(space_id) if rows and space_id is not None else None
+    return space.statistics(rows_statistics_columns(rows)) if space is not None else None
+
+
+class OpenPart:
+    """Records of one bank and one stream, in the order of their arrival."""
+
+    def __init__(self, bank: str, stream: str, spaces: SpaceFinder) -> None:
+        self.bank = bank
+        self.stream = stream
+        self._spaces = spaces
+        self.clear()
+
+    def clear(self) -> None:
+        self.rows: list[Row] = []
+        self.bytes = 0
+        self.count = 0
+        self.digest = 0
+        self.space: str | None = None
+        self.lsn_first = 0
+        self.t_min_ns = 0
+        self.t_max_ns = 0
+        self._longest_ns = 0
+        self._in_order = True
+        self._sizes: list[int] = []
+        self._columns = np.empty((3, 64), np.int64)
+        self._marks = np.empty((2, 64), np.uint8)
+        self._vectors: np.ndarray | None = None
+        self._vector_count = 0
+        self._block: RamBlock | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: Row, lsn: int, size: int) -> None:
+        """``size`` is the record's content in bytes, as the seal rule counts it."""
+        record = row.record
+        at = len(self.rows)
+        if at == self._columns.shape[1]:
+            self._columns = np.concatenate((self._columns, np.empty_like(self._columns)), axis=1)
+            self._marks = np.concatenate((self._marks, np.empty_like(self._marks)), axis=1)
+        if at:
+            before = self.rows[-1].record
+            if (record.t_start_ns, record.record_id) < (before.t_start_ns, before.record_id):
+                self._in_order = False
+        self._columns[:, at] = (record.record_id, record.t_start_ns, record.t_end_ns)
+        self._marks[:, at] = (record.level, flags_of(record))
+        if record.vector is not None:
+            self._add_vector(record.vector)
+        self.lsn_first = self.lsn_first if at else lsn
+        self.t_min_ns = min(self.t_min_ns, record.t_start_ns) if at else record.t_start_ns
+        self.t_max_ns = max(self.t_max_ns, record.t_end_ns) if at else record.t_end_ns
+        self._longest_ns = max(self._longest_ns, record.t_end_ns - record.t_start_ns)
+        self.space = self.space or record.space
+        self.rows.append(row)
+        self._sizes.append(size)
+        self.bytes += size
+        self.count += record.count
+        self.digest = (self.digest + row.digest) % 2**64
+        self._block = None
+
+    def _add_vector(self, vector: np.ndarray) -> None:
+        if self._vectors is None:
+            self._vectors = np.empty((64, len(vector)), np.float16)
+        if self._vector_count == len(self._vectors):
+            self._vectors = np.concatenate((self._vectors, np.empty_like(self._vectors)))
+        self._vectors[self._vector_count] = vector
+        self._vector_count += 1
+
+    def block(self) -> RamBlock:
+        """The rows as they are now."""
+        if self._block is None:
+            count = len(self.rows)
+            columns, marks = self._columns[:, :count], self._marks[:, :count]
+            vectors = None if self._vectors is None else self._vectors[: self._vector_count]
+            rows = self.rows[:]
+            if not self._in_order:
+                order = np.lexsort((columns[0], columns[1]))
+                if vectors is not None:
+                    has = (marks[1] & HAS_VECTOR) != 0
+                    place = np.cumsum(has) - 1
+                    vectors = vectors[place[order[has[order]]]]
+                columns, marks = columns[:, order], marks[:, order]
+                rows = [rows[at] for at in order]
+            self._block = RamBlock(
+                self.bank, self.stream, self.space, rows, columns, marks, vectors, self._longest_ns, self._spaces
+            )
+        return self._block
+
+    def sorted_rows(self) -> list[Row]:
+        """Rows by (t_start_ns, record_id), as a segment wants them."""
+        return sorted(self.rows, key=lambda row: (row.record.t_start_ns, row.record.record_id))
+
+    def remove(self, t_start_ns: int, t_end_ns: int) -> list[Record]:
+        """Take out what overlaps the closed interval; the records taken are returned."""
+        kept, taken = [], []
+        for row, size in zip(self.rows, self._sizes, strict=True):
+            record = row.record
+            inside = record.t_start_ns <= t_end_ns and record.t_end_ns >= t_start_ns
+            (taken if inside else kept).append((row, size))
+        if taken:
+            first = self.lsn_first
+            self.clear()
+            for row, size in kept:
+                self.add(row, first, size)
+        return [row.record for row, _ in taken]
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.bytes + len(self.rows) * ROW_OVERHEAD
