@@ -1,4 +1,4 @@
-"""``streammem config show|explain|validate``: the settings in force, where each came from, and whether a file is right."""
+"""``streammem config``: the settings in force, where each came from, and whether a file is right."""
 
 from __future__ import annotations
 
