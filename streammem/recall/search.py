@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from streammem.recall.signals import Signals
 from streammem.recall.timeline import Between, Timeline, View, lay_out
 from streammem.spaces import EmbeddingSpace
 from streammem.storage.blocks import Block
+
+Fusion = Callable[[Query, Sequence[Signals]], list[np.ndarray]]
 
 # Frames shown for one moment: its best and its borders say more than ten alike.
 FRAMES = 3
@@ -61,8 +63,9 @@ def find(
     k: int | None = None,
     between: Between | None = None,
     streams: Sequence[str] | None = None,
+    fuse: Fusion = score_fusion,
 ) -> Found:
-    """Search, keeping what an answer needs besides the moments."""
+    """Search, keeping what an answer needs besides the moments. ``fuse`` makes one score a row out of the signals."""
     config = view.recall_config
     wanted = config.k if k is None else k
     if wanted < 1:
@@ -94,7 +97,7 @@ def find(
         for t in timelines
     ]
     groups = signal_module.share_words(groups)
-    fused = score_fusion(parsed, groups)
+    fused = fuse(parsed, groups)
     ranked: list[tuple[float, str, int, Hit]] = []
     for group, score in zip(groups, fused, strict=True):
         timeline = group.timeline
