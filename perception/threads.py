@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from perception.encoders.base import Suite
 from perception.frames import AudioChunk, Frame
@@ -16,7 +17,10 @@ _POLL_S = 0.1
 """How long a thread waits before it looks whether it should end."""
 
 
-class Worker[T]:
+T = TypeVar("T")
+
+
+class Worker(Generic[T]):
     """Runs an iterator in a thread, at most ``ahead`` items before its reader. What it raises is raised by ``get``,
     after everything that came before. ``seconds`` is the time spent inside the iterator."""
 
@@ -50,7 +54,7 @@ class Worker[T]:
         self.ended = True
 
     def _run(self) -> None:
-        items = iter(())
+        items: Iterator[T] = iter(())
         try:
             items = iter(self._items())
             while not self._stop.is_set():
@@ -63,7 +67,7 @@ class Worker[T]:
                     self.seconds += time.perf_counter() - started
                 self._put(item, None, False)
             self._put(None, None, True)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed on to the thread that reads, where it is raised
             self._put(None, error, True)
         finally:
             close = getattr(items, "close", None)
@@ -110,6 +114,7 @@ class Listener:
         self._sound, self._suite, self._known = sound, suite, known
         self._next: Speech | None = None
         self.number = known
+        self.gave_up = False
         self.worker: Worker[Speech] = Worker(self._guarded, 64, "listen")
 
     def until(self, at_ns: int | None, stopped: Callable[[], bool]) -> Iterator[tuple[int, Speech]]:
@@ -119,7 +124,10 @@ class Listener:
             if self._next is None:
                 self._next = self.worker.get(_POLL_S)
                 if self._next is None:
-                    if self.worker.ended or stopped():
+                    if self.worker.ended:
+                        return
+                    if stopped():
+                        self.gave_up = True
                         return
                     continue
             if at_ns is not None and self._next.t_start_ns > at_ns:

@@ -203,13 +203,13 @@ class _Run:
         floor = self.last_ns
         wanted = deque(chosen)
         for frame in self._pictures_of(group, before if leading else None, {pts for pts, _, _ in chosen}):
-            pts = _pts(frame)
-            if pts is None or pts not in times:
+            stamp = _pts(frame)
+            if stamp is None or stamp not in times:
                 continue
-            if wanted and pts == wanted[0][0]:
+            if wanted and stamp == wanted[0][0]:
                 _, at, index = wanted.popleft()
                 yield from self._give(frame, at, index)
-            elif wanted and pts > wanted[0][0]:
+            elif wanted and stamp > wanted[0][0]:
                 break
         if wanted:
             yield from self._decode_again(group, before if leading else None, times, floor, wanted[0][1])
