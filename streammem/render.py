@@ -56,6 +56,7 @@ def tiles_of(
     frame_at: FrameAt | None = None,
     clock_of: Callable[[str], StreamClock] = lambda _: "media",
     name_streams: bool = False,
+    scores: bool = True,
 ) -> list[Tile]:
     """A tile for each piece of evidence. Its best frame is decoded again through ``frame_at`` (sharper than a
     thumbnail) where that gives one; else the kept thumbnail is shown."""
@@ -63,7 +64,7 @@ def tiles_of(
         Tile(
             pictures=_pictures(item, thumbnail, frame_at),
             when=format_range(item.t_start_ns, item.t_end_ns, clock_of(item.stream)),
-            score=score_text(item),
+            score=score_text(item) if scores else "",
             why=why_text(item.why),
             stream=item.stream if name_streams else "",
         )

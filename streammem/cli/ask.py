@@ -1,0 +1,78 @@
+"""``streammem ask``: a question, the moments that answer it, and how sure that is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streammem.cli import options as o
+from streammem.cli.output import Output
+
+app = typer.Typer(add_completion=False)
+
+NOT_SEEN = 1
+
+
+@app.command()
+def ask(
+    target: o.Target,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help='What to look for, in words: "a red car".')],
+    between: o.Between = None,
+    stream: o.Streams = None,
+    k: o.Count = None,
+    sheet: Annotated[
+        str | None, typer.Option("--sheet", metavar="PNG", help="Write the evidence as a picture.")
+    ] = None,
+    memory: o.MemoryDir = None,
+    rewatch: o.Rewatch = False,
+    fps: o.Fps = None,
+    config: o.ConfigFile = None,
+    set_: o.Assign = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show how the answer was found, step by step.")] = False,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> int:
+    """Ask about a video, a folder of pictures or a memory. Watches it first where that wasn't done.
+
+    Exit code 0: found or unsure; 1: not seen."""
+    begun = time.perf_counter()
+    settings = o.load(config, set_, fps, k).config
+    out = Output(as_json=json, quiet=quiet)
+    from streammem.cli.spans import check_words, read_between
+    from streammem.recall.query import parse_query
+
+    # A question that can't be asked is refused before minutes are spent on watching.
+    parse_query(question, limit=settings.recall.max_question)
+    check_words(between)
+    from streammem.cli import present
+    from streammem.cli.watched import Frames, open_target
+
+    with open_target(target, settings, out, directory=memory, rewatch=rewatch) as opened:
+        streams = opened.memory.streams()
+        span = read_between(between, opened.memory, stream)
+        answer = opened.memory.ask(question, k=settings.recall.k, between=span, streams=stream or None)
+        clock_of = present.clock_lookup(streams)
+        written: Path | None = None
+        if sheet is not None:
+            from streammem.cli.sheets import write_answer_sheet
+
+            frames = Frames(opened, settings)
+            try:
+                written = write_answer_sheet(sheet, answer, opened, frames.frame_at, clock_of)
+            finally:
+                frames.close()
+    seconds = time.perf_counter() - begun
+    code = NOT_SEEN if answer.status == "not_seen" else 0
+    if json:
+        about = {"memory": str(opened.directory), "sheet": str(written) if written else None, "seconds": seconds}
+        out.document(present.answer_document(answer, clock_of) | about)
+        return code
+    extra = [opened.name, *([f"sheet {written}"] if written else [])]
+    present.print_answer(answer, out, clock_of=clock_of, many=len(streams) > 1, extra=extra)
+    if trace:
+        for line in answer.trace:
+            out.line(f"  {line}", "dim")
+    return code

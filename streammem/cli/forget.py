@@ -1,0 +1,67 @@
+"""``streammem forget``: remove a stretch of time from a memory, everywhere it is kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streammem.cli import options as o
+from streammem.cli.output import Output
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def forget(
+    target: o.MemoryArgument,
+    stream: Annotated[str | None, typer.Option("--stream", metavar="NAME", help="This stream.")] = None,
+    between: o.Between = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole stream, or with no --stream all of them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    config: o.ConfigFile = None,
+    set_: o.Assign = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> int:
+    """Forget: records, vectors, thumbnails, texts and journal entries are gone afterwards, and no search finds them.
+
+    Exit code 1: nothing was there to forget."""
+    settings = o.load(config, set_).config
+    out = Output(as_json=json, quiet=quiet)
+    from streammem.cli.present import plain, size
+    from streammem.cli.spans import check_words, read_between
+    from streammem.cli.watched import existing_memory, open_memory
+    from streammem.errors import InputError
+
+    if (between is None) == (not everything):
+        raise InputError("forget what?", hint="--between A B, or --all for a whole stream")
+    check_words(between)
+    place = existing_memory(target, settings)
+    with open_memory(place, settings, mode="write") as memory:
+        span = read_between(between, memory, [stream] if stream else None)
+        what = f"{stream or 'every stream'}{f' from {between[0]} to {between[1]}' if between else ''}"
+        if not yes:
+            _confirm(f"Forget {what} in {place}? It can't be undone.", out)
+        report = memory.forget(stream=stream, between=span)
+    if json:
+        out.document({"memory": str(place), "forgotten": plain(report)})
+    else:
+        out.line(
+            f"forgot {report.records:,} records of {report.observations:,} observations and {report.thumbnails:,} "
+            f"thumbnails; {size(report.bytes)} are free again"
+        )
+    return 0 if report.observations else 1
+
+
+def _confirm(question: str, out: Output) -> None:
+    from streammem.errors import InputError
+
+    if not sys.stdin.isatty() or out.as_json:
+        raise InputError("nobody is here to confirm", hint="add --yes to forget without being asked")
+    out.aside.print(f"{question} [y/N] ", end="", markup=False)
+    if input().strip().lower() not in ("y", "yes"):
+        raise typer.Abort
