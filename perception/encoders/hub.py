@@ -152,7 +152,7 @@ class HubSpace:
             self.dim = int(self._config.projection_dim)
         else:
             self.dim = int(self._config.vision_config.hidden_size)
-        settings = files.read_json("preprocessor_config.json")
+        settings = files.pixel_settings()
         self._pixel_settings = {key: settings[key] for key in PIXEL_SETTINGS if settings.get(key) is not None}
         recipe = msgspec.json.encode((PREPROCESSING, kind, self._pixel_settings), order="deterministic")
         self.version = f"{files.weights_sha256[:12]}-{hashlib.sha256(recipe).hexdigest()[:8]}"
@@ -339,7 +339,7 @@ class HubSpace:
             return getattr(import_module(f"transformers.models.{module}"), cls)(**self._pixel_settings)
         except (TypeError, ValueError, AttributeError) as error:
             raise ModelUnavailable(
-                f"{self.files.folder / 'preprocessor_config.json'} can't be used: {error}", hint="fetch the model again"
+                f"the image settings in {self.files.folder} can't be used: {error}", hint="fetch the model again"
             ) from error
 
     def _tokenizer(self) -> Any:

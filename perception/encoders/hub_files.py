@@ -24,8 +24,10 @@ from perception.encoders.weights import models_dir, sha256_of, write_atomically
 from streammem.errors import ConfigError, ModelUnavailable
 
 REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")
+NEW_PIXELS = "processor_config.json"
+"""Where transformers 5 puts the image processor's settings when it saves a processor."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-WANTED = (*REQUIRED, WEIGHTS, INDEX, "model-*.safetensors", "tokenizer_config.json")
+WANTED = (*REQUIRED, NEW_PIXELS, WEIGHTS, INDEX, "model-*.safetensors", "tokenizer_config.json")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -51,6 +53,13 @@ class ModelFiles:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         except (OSError, msgspec.MsgspecError) as error:
             raise ModelUnavailable(f"{path} can't be read: {error}", hint="fetch the model again") from error
+
+    def pixel_settings(self) -> dict[str, Any]:
+        """The image processor's settings. Raises ModelUnavailable for bad JSON."""
+        if (self.folder / REQUIRED[1]).exists():
+            return self.read_json(REQUIRED[1])
+        settings = self.read_json(NEW_PIXELS).get("image_processor")
+        return settings if isinstance(settings, dict) else {}
 
 
 def require_transformers() -> None:
@@ -142,6 +151,8 @@ def _download(repository: str, revision: str | None, hub_cache: Path | None, com
 
 def _missing(folder: Path) -> list[str]:
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if (folder / NEW_PIXELS).is_file() and REQUIRED[1] in missing:
+        missing.remove(REQUIRED[1])
     return missing if _weight_files(folder) else [*missing, WEIGHTS]
 
 

@@ -369,6 +369,18 @@ def test_version_names_content_not_place(folders: dict[str, Path], tmp_path: Pat
     assert open_clip(make_clip(tmp_path / "other", seed=1)).version.split("-")[0] != first.version.split("-")[0]
 
 
+def test_settings_as_old_and_new_releases_write_them(folders: dict[str, Path], tmp_path: Path) -> None:
+    """OpenAI's files give sizes as numbers; transformers 5 saves one processor_config.json."""
+    want = [e.vector.tobytes() for e in open_clip(folders["clip"]).embed_frames(pictures())]
+    copy = Path(shutil.copytree(folders["clip"], tmp_path / "copy"))
+    (copy / "preprocessor_config.json").write_text(json.dumps({**CLIP_PIXELS, "size": 32, "crop_size": 32}))
+    assert [e.vector.tobytes() for e in open_clip(copy).embed_frames(pictures())] == want
+    (copy / "preprocessor_config.json").unlink()
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": CLIP_PIXELS}))
+    assert [e.vector.tobytes() for e in open_clip(copy).embed_frames(pictures())] == want
+    assert open_clip(copy).id == open_clip(folders["clip"]).id
+
+
 def test_padding_from_tokenizer_config(folders: dict[str, Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folders["siglip"], tmp_path / "copy"))
     siglip_tokenizer(own_padding=False).save(str(copy / "tokenizer.json"))
