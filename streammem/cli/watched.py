@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from streammem.config import Config
     from streammem.memory import Memory
 
-# What every memory has: its catalogue, or the journal from which a lost catalogue is made again.
-_SIGNS = ("catalog.sqlite", "catalog.db", "FORMAT", "LOCK", "journal")
-
 
 @dataclass(slots=True)
 class Opened:
@@ -46,8 +43,9 @@ class Opened:
 
 def is_memory(path: str | Path) -> bool:
     """Whether ``path`` is a directory that holds a memory."""
-    directory = Path(path)
-    return directory.is_dir() and any((directory / sign).exists() for sign in _SIGNS)
+    from streammem.storage import recovery
+
+    return recovery.is_memory(Path(path))
 
 
 def open_memory(directory: str | Path, config: Config, *, mode: Literal["read", "write"] = "read") -> Memory:
