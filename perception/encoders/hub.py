@@ -24,6 +24,10 @@ from streammem.errors import ConfigError, ModelUnavailable, ObservationError, Qu
 from streammem.model import Producer
 from streammem.spaces import Calibration, FrameEmbedding, Ragged
 
+# The main branch of CLIP has only pickled weights (transformers then takes a community conversion without saying so):
+# this is the commit of the hub's own safetensors conversion, refs/pr/66.
+CLIP_DEFAULT = "openai/clip-vit-base-patch32@c237dc49a33fc61debc9276459120b7eac67e7ef"
+SIGLIP2_DEFAULT = "google/siglip2-base-patch16-224"
 PREPROCESSING = "pil-1"
 """Raise it when the code below turns the same settings into other pixels: it is part of every space's version."""
 MAX_TEXT = 10_000
@@ -61,7 +65,7 @@ FAMILIES = {
 
 
 def open_clip(
-    model: str | os.PathLike[str] = "openai/clip-vit-base-patch32",
+    model: str | os.PathLike[str] = CLIP_DEFAULT,
     *,
     revision: str | None = None,
     allow_download: bool | None = None,
@@ -82,7 +86,7 @@ def open_clip(
 
 
 def open_siglip2(
-    model: str | os.PathLike[str] = "google/siglip2-base-patch16-224",
+    model: str | os.PathLike[str] = SIGLIP2_DEFAULT,
     *,
     revision: str | None = None,
     allow_download: bool | None = None,

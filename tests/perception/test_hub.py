@@ -427,7 +427,8 @@ def test_offline_error_names_files_and_command(tmp_path: Path) -> None:
         "model openai/clip-vit-base-patch32 isn't on this machine (needed: config.json, preprocessor_config.json, "
         "tokenizer.json, model.safetensors), and no download: it takes allow_download=True or "
         "STREAMMEM_ALLOW_DOWNLOAD=1 (with a network, run: hf download openai/clip-vit-base-patch32 "
-        "--include '*.json' --include 'model*.safetensors'; or give a folder)"
+        "--revision c237dc49a33fc61debc9276459120b7eac67e7ef --include '*.json' --include 'model*.safetensors'; "
+        "or give a folder)"
     )
 
 
