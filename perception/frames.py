@@ -123,8 +123,8 @@ class Decoder(Protocol):
 class Source(Protocol):
     """A file, a folder, a camera, a generated scene."""
 
-    health: Health
-
+    @property
+    def health(self) -> Health: ...
     @property
     def info(self) -> SourceInfo: ...
 

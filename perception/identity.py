@@ -51,12 +51,23 @@ def content_hash(path: str | os.PathLike[str], *, cache: str | None = None) -> s
 
 
 def files_hash(paths: Iterable[str], *, root: str = "", cache: str | None = None) -> str:
-    """The hash of a list of files: names relative to ``root``, sizes and contents, in the order given."""
+    """The hash of a list of files: names relative to ``root``, sizes and contents, in the order given. Remembered like
+    a file's, under every file's size, modification time and inode."""
+    listed = [(os.path.relpath(path, root) if root else os.path.basename(path), path, os.stat(path)) for path in paths]
+    seen = hashlib.blake2b(digest_size=32)
+    for name, path, found in listed:
+        seen.update(os.fsencode(os.path.abspath(path)) + b"\0" + os.fsencode(name))
+        seen.update(f"\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ino}\0".encode())
+    remembered = _Remembered(cache)
+    key = seen.hexdigest()
+    known = remembered.get(key)
+    if known is not None:
+        return known
     digest = hashlib.blake2b(digest_size=32)
-    for path in paths:
-        name = os.path.relpath(path, root) if root else os.path.basename(path)
+    for name, path, found in listed:
         content = hashlib.blake2b(Path(path).read_bytes(), digest_size=32).digest()
-        digest.update(os.fsencode(name) + b"\0" + str(os.path.getsize(path)).encode() + b"\0" + content)
+        digest.update(os.fsencode(name) + b"\0" + str(found.st_size).encode() + b"\0" + content)
+    remembered.put(key, digest.hexdigest())
     return digest.hexdigest()
 
 

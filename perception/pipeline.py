@@ -239,7 +239,7 @@ class _Watch:
         """The cheap look, and the choice who gets the thorough one. In order of time."""
         started = time.perf_counter()
         glance = self.suite.glance(frame.image)
-        choice = self.selector.decide(frame.image, glance.pooled, frame.media_ns)
+        choice = self.selector.decide(frame.image, glance.pooled, frame.capture_ns)
         self.report.seconds["glance"] += time.perf_counter() - started
         result: Observation | Future[Observation]
         if choice.key:
