@@ -9,7 +9,10 @@
     │   ├── TimeSyntaxError         a time that isn't understood
     │   ├── ConfigError             a configuration file, variable or flag
     │   ├── ObservationError        an observation that fails its checks; nothing of it is kept
-    │   └── SpaceMismatch           vectors of another embedding space than the memory's
+    │   ├── SpaceMismatch           vectors of another embedding space than the memory's
+    │   ├── KeyFileError            a key or the list of clients: missing, damaged, readable by others
+    │   └── InsecureAddress         an address that others can reach, without keys
+    ├── AccessDenied                a key that may not do this; the same words whether the thing exists or not
     ├── ModelUnavailable            weights that are missing or differ from the expected hash
     └── StorageError
         ├── MemoryNotFound          no memory in that directory
@@ -78,6 +81,18 @@ class ObservationError(InputError):
 
 class SpaceMismatch(InputError):
     """A vector or a query belongs to another embedding space than the memory's."""
+
+
+class KeyFileError(InputError):
+    """A key file or the list of clients can't be used: missing, damaged, or readable by others."""
+
+
+class InsecureAddress(InputError):
+    """An address that other machines can reach was asked for without keys."""
+
+
+class AccessDenied(StreammemError):
+    """The key may not do this. The text is the same whether what was asked for exists or not."""
 
 
 class ModelUnavailable(StreammemError):

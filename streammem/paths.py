@@ -14,3 +14,10 @@ def cache_dir(configured: str = "") -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path.home() / ".cache") / "streammem"
+
+
+def config_dir() -> Path:
+    """Where a person's own files for streammem are (keys): ``$XDG_CONFIG_HOME/streammem`` or ``~/.config/streammem``.
+    It isn't created here."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base else Path.home() / ".config") / "streammem"
