@@ -64,9 +64,9 @@ def machine_checks(config: Config) -> Iterator[Check]:
         yield Check(here, "cores", "warn", f"{cores}, but perception.threads is {config.perception.threads}", hint)
     else:
         yield Check(here, "cores", "ok", f"{cores}, {config.perception.threads} used for encoding")
+    yield from cache_checks(config)
     yield from _package_checks()
     yield _torch_check()
-    yield from cache_checks(config)
 
 
 def _package_checks() -> Iterator[Check]:
