@@ -22,6 +22,9 @@ from pydantic import BaseModel, ValidationError
 
 from streammem.config import Config
 from streammem.errors import ConfigError
+from streammem.redact import redact as redact_text
+from streammem.redact import HIDDEN
+from streammem.redact import redact as redact_text
 
 DEFAULT_FILE = "streammem.yaml"
 FILE_VARIABLE = "STREAMMEM_CONFIG"
@@ -35,7 +38,6 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _UNITS = {"_seconds": "seconds", "_ms": "milliseconds", "_bytes": "bytes", "_px": "pixels", "fps": "frames a second"}
 _SECRET = re.compile(r"(?:^|[._])(?:key|token|secret|password|credential)s?$", re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +213,8 @@ def field_docs() -> dict[str, str]:
 def redact(key: str, value: object) -> object:
     """The value as it may be shown: secrets become ``***``, also a user and password inside an address."""
     if _SECRET.search(key) and value:
-        return "***"
-    return _USERINFO.sub("***@", value) if isinstance(value, str) else value
+        return HIDDEN
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def read_file(path: Path) -> tuple[dict[str, Origin], list[Problem]]:

@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Care": {
         "doctor": "what works on this machine and what doesn't, and what to do about it",
         "config": "the settings: show, explain, validate",
+        "keys": "who may talk to a service from other machines: new, list, revoke",
         "bench": "speed, memory use and recall, measured here",
     },
 }

@@ -80,6 +80,13 @@ def fail(message: str, hint: str, code: int, kind: str, as_json: bool, error: Ba
         import traceback
 
         traceback.print_exception(error)
+    from streammem.redact import redact
+
+    message, hint = redact(message), redact(hint)
+    from streammem.redact import redact
+
+    # The last gate: a library's message may repeat an address with its password.
+    message, hint = redact(message), redact(hint)
     line = f"streammem: {message} ({hint})" if hint else f"streammem: {message}"
     try:
         # Long enough for two paths and a list of what is known; an echoed question of 10,000 characters is cut.
@@ -95,7 +102,6 @@ def fail(message: str, hint: str, code: int, kind: str, as_json: bool, error: Ba
 def crash_log(error: BaseException, args: Sequence[str]) -> str:
     """Write what a maintainer needs to a new file and give its path."""
     import platform
-    import re
     import tempfile
     import time
     import traceback
@@ -103,6 +109,7 @@ def crash_log(error: BaseException, args: Sequence[str]) -> str:
 
     from streammem.cli.main import version
     from streammem.paths import cache_dir
+    from streammem.redact import redact
 
     text = "\n".join(
         [
@@ -113,7 +120,7 @@ def crash_log(error: BaseException, args: Sequence[str]) -> str:
         ]
     )
     # A user and password inside an address (rtsp://user:password@camera) stay out of a file that may be sent on.
-    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+    text = redact(text)
     name = f"crash-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
     for folder in (cache_dir() / "crashes", Path(tempfile.gettempdir())):
         try:
