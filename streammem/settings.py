@@ -22,7 +22,6 @@ from pydantic import BaseModel, ValidationError
 
 from streammem.config import Config
 from streammem.errors import ConfigError
-from streammem.redact import redact as redact_text
 from streammem.redact import HIDDEN
 from streammem.redact import redact as redact_text
 

@@ -82,9 +82,6 @@ def fail(message: str, hint: str, code: int, kind: str, as_json: bool, error: Ba
         traceback.print_exception(error)
     from streammem.redact import redact
 
-    message, hint = redact(message), redact(hint)
-    from streammem.redact import redact
-
     # The last gate: a library's message may repeat an address with its password.
     message, hint = redact(message), redact(hint)
     line = f"streammem: {message} ({hint})" if hint else f"streammem: {message}"
