@@ -1,7 +1,7 @@
 """The write-ahead log: what was acknowledged is here until a segment holds it.
 
     journal/00000001.log    [file header][frame][frame]...
-    file header             magic, version, flags, number, salt, crc32
+    file header             magic, version, flags, number, first lsn, salt, crc32
     frame                   magic, type, length, lsn, crc32(salt, header, payload), payload
 
 A frame's log sequence number (lsn) grows by one with every append, for ever. The salt is random for every file, so
@@ -32,7 +32,7 @@ BASE = 1
 MAX_PAYLOAD = 96 << 20
 """Above the largest packed observation (64 MB and its header); a larger length is damage."""
 
-_FILE = struct.Struct("<8sIIQII")  # magic, version, flags, number, salt, crc
+_FILE = struct.Struct("<8sIIQQII")  # magic, version, flags, number, first lsn, salt, crc
 _FRAME = struct.Struct("<4sB3xIQI")  # magic, type, length, lsn, crc
 
 
@@ -103,8 +103,8 @@ class Journal:
                 continue
             yield from self._replay_file(entry, last=entry is entries[-1])
 
-    def _read_header(self, entry: _LogFile) -> tuple[int, int] | None:
-        """(flags, salt), or None where the header is torn or damaged."""
+    def _read_header(self, entry: _LogFile) -> tuple[int, int, int] | None:
+        """(flags, salt, first lsn), or None where the header is torn or damaged."""
         try:
             with open(entry.path, "rb") as handle:
                 data = handle.read(_FILE.size)
@@ -112,7 +112,7 @@ class Journal:
             return None
         if len(data) < _FILE.size:
             return None
-        magic, version, flags, _, salt, crc = _FILE.unpack(data)
+        magic, version, flags, _, first, salt, crc = _FILE.unpack(data)
         if magic != FILE_MAGIC or crc != zlib.crc32(data[: _FILE.size - 4]):
             return None
         if version > VERSION:
@@ -120,7 +120,7 @@ class Journal:
                 f"{entry.path} has journal format {version}, this release reads up to {VERSION}",
                 hint="upgrade streammem",
             )
-        return flags, salt
+        return flags, salt, first
 
     def _replay_file(self, entry: _LogFile, *, last: bool) -> Iterator[Frame]:
         try:
@@ -136,6 +136,7 @@ class Journal:
             return
         salt = header[1]
         at = _FILE.size
+        self._next_lsn = max(self._next_lsn, header[2])
         end = at
         while at < len(data):
             frame = self._frame_at(data, at, salt)
@@ -211,7 +212,7 @@ class Journal:
         number = max(self._sizes, default=0) + 1
         path = self._directory / f"{number:08d}.log"
         salt = int.from_bytes(os.urandom(4), "little")
-        head = _FILE.pack(FILE_MAGIC, VERSION, flags, number, salt, 0)[:-4]
+        head = _FILE.pack(FILE_MAGIC, VERSION, flags, number, 1 if flags & BASE else self._next_lsn, salt, 0)[:-4]
         target = path.with_suffix(".new") if flags & BASE else path
         self._files.unlink(target)
         handle = self._files.open(target, "ab")

@@ -6,12 +6,14 @@ the next block a sorted copy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
-from streammem.model import Record
+from streammem.model import Observation, Record, record_id
 from streammem.spaces import EmbeddingSpace, Ragged
 from streammem.storage.segment_writer import (
     HAS_THUMBNAIL,
@@ -23,10 +25,74 @@ from streammem.storage.segment_writer import (
 )
 from streammem.storage.segments import clamp64
 from streammem.storage.vectors import scan
+from streammem.storage.words import WordHit
 
 ROW_OVERHEAD = 700
 """Bytes of RAM that a row costs besides its content: Python objects and the six columns (tracemalloc: 640-690)."""
 SpaceFinder = Callable[[str], EmbeddingSpace | None]
+
+
+def record_from_observation(observation: Observation, bank: str = "moments") -> Record:
+    """An observation as a record of level 0. Its arrays are shared, not copied; the vector becomes float16, as sealed
+    vectors are, so that a search doesn't change when the part is sealed."""
+    arrays = dict(observation.parts)
+    if observation.tokens is not None:
+        arrays["tokens"] = observation.tokens
+    if observation.depth_m is not None:
+        arrays["depth_m"] = observation.depth_m
+    return Record(
+        record_id=record_id(bank, observation.stream, observation.session, observation.seq),
+        bank=bank,
+        stream=observation.stream,
+        t_start_ns=observation.capture_ns,
+        t_end_ns=observation.capture_ns,
+        session=observation.session,
+        seq=observation.seq,
+        producer=observation.producer,
+        media_ns=observation.media_ns,
+        space=observation.space,
+        labels=observation.labels,
+        detections=observation.detections,
+        texts=observation.texts,
+        speech=observation.speech,
+        pose=observation.pose,
+        intrinsics=observation.intrinsics,
+        stats=observation.stats,
+        vector=None if observation.embedding is None else observation.embedding.astype(np.float16),
+        arrays=arrays,
+        thumbnail=observation.thumbnail,
+    )
+
+
+def record_digest(record: Record) -> int:
+    """64-bit content hash of a record that a bank made (an observation's is the hash of its packet)."""
+    small = (
+        record.record_id,
+        record.t_start_ns,
+        record.t_end_ns,
+        record.level,
+        record.count,
+        record.status,
+        record.confidence,
+        record.parents,
+        record.producer,
+        record.labels,
+        record.detections,
+        record.texts,
+        record.speech,
+        record.pose,
+        sorted(record.stats.items()),
+    )
+    state = hashlib.blake2b(msgspec.msgpack.encode(small), digest_size=8)
+    arrays = dict(record.arrays)
+    if record.vector is not None:
+        arrays["vector"] = record.vector
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        state.update(array.tobytes())
+    state.update(record.thumbnail or b"")
+    return int.from_bytes(state.digest(), "little")
 
 
 class RamBlock:
@@ -120,6 +186,10 @@ class RamBlock:
     def thumbnail(self, row: int) -> bytes | None:
         return self._rows[row].record.thumbnail
 
+    def full(self, row: int) -> Record:
+        """The record with its thumbnail."""
+        return replace(self.record(row), thumbnail=self.thumbnail(row))
+
     def find(self, record_id: int) -> int | None:
         """Row of a record, or None."""
         found = np.flatnonzero(self._columns[0] == record_id)
@@ -147,12 +217,12 @@ class OpenPart:
         self.count = 0
         self.digest = 0
         self.space: str | None = None
-        self.lsn_first = 0
         self.t_min_ns = 0
         self.t_max_ns = 0
         self._longest_ns = 0
         self._in_order = True
         self._sizes: list[int] = []
+        self.lsns: list[int] = []
         self._columns = np.empty((3, 64), np.int64)
         self._marks = np.empty((2, 64), np.uint8)
         self._vectors: np.ndarray | None = None
@@ -177,13 +247,13 @@ class OpenPart:
         self._marks[:, at] = (record.level, flags_of(record))
         if record.vector is not None:
             self._add_vector(record.vector)
-        self.lsn_first = self.lsn_first if at else lsn
         self.t_min_ns = min(self.t_min_ns, record.t_start_ns) if at else record.t_start_ns
         self.t_max_ns = max(self.t_max_ns, record.t_end_ns) if at else record.t_end_ns
         self._longest_ns = max(self._longest_ns, record.t_end_ns - record.t_start_ns)
         self.space = self.space or record.space
         self.rows.append(row)
         self._sizes.append(size)
+        self.lsns.append(lsn)
         self.bytes += size
         self.count += record.count
         self.digest = (self.digest + row.digest) % 2**64
@@ -221,19 +291,45 @@ class OpenPart:
         """Rows by (t_start_ns, record_id), as a segment wants them."""
         return sorted(self.rows, key=lambda row: (row.record.t_start_ns, row.record.record_id))
 
-    def remove(self, t_start_ns: int, t_end_ns: int) -> list[Record]:
-        """Take out what overlaps the closed interval; the records taken are returned."""
-        kept, taken = [], []
-        for row, size in zip(self.rows, self._sizes, strict=True):
+    def replace_rows(self, change: Callable[[Row], Row | None]) -> list[Record]:
+        """Let ``change`` rewrite every row, or drop it by returning None; the records dropped are returned."""
+        rows, sizes, lsns = self.rows, self._sizes, self.lsns
+        changed = [change(row) for row in rows]
+        if all(new is old for new, old in zip(changed, rows, strict=True)):
+            return []
+        self.clear()
+        gone: list[Record] = []
+        for old, new, size, lsn in zip(rows, changed, sizes, lsns, strict=True):
+            if new is None:
+                gone.append(old.record)
+            else:
+                self.add(new, lsn, size)
+        return gone
+
+    def search_text(self, terms: Sequence[str], between: tuple[int | None, int | None] | None) -> list[WordHit]:
+        """Texts and speech that hold a term (case-folded), scored by the share of terms that they hold."""
+        t_start_ns, t_end_ns = between or (None, None)
+        hits: list[WordHit] = []
+        for row in self.rows:
             record = row.record
-            inside = record.t_start_ns <= t_end_ns and record.t_end_ns >= t_start_ns
-            (taken if inside else kept).append((row, size))
-        if taken:
-            first = self.lsn_first
-            self.clear()
-            for row, size in kept:
-                self.add(row, first, size)
-        return [row.record for row, _ in taken]
+            spans = [(span.text, record.t_start_ns, record.t_end_ns, "text") for span in record.texts]
+            spans += [(said.text, said.t_start_ns, said.t_end_ns, "speech") for said in record.speech]
+            for text, start, end, kind in spans:
+                if (t_end_ns is not None and start > t_end_ns) or (t_start_ns is not None and end < t_start_ns):
+                    continue
+                folded = text.casefold()
+                found = sum(term in folded for term in terms)
+                if found:
+                    hits.append(WordHit(record.record_id, self.stream, start, end, kind, text, found / len(terms)))
+        return hits
+
+    @property
+    def lsn_first(self) -> int:
+        return self.lsns[0] if self.lsns else 0
+
+    @property
+    def lsn_last(self) -> int:
+        return self.lsns[-1] if self.lsns else 0
 
     @property
     def ram_bytes(self) -> int:

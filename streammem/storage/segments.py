@@ -122,6 +122,10 @@ class Segment:
         except (ValueError, EOFError, OSError) as error:
             raise self._corrupt(name, 0, f"the array can't be read ({error})") from error
 
+    def open(self) -> None:
+        """Check sizes and small columns now. Raises CorruptData."""
+        assert self._checked
+
     def verify(self) -> list[CorruptData]:
         """Check every byte. Returns what is damaged, first damage of each file; an empty list is good news."""
         damage: list[CorruptData] = []
@@ -325,3 +329,7 @@ class Segment:
         if thumbnail is not None:
             record = replace(record, thumbnail=thumbnail)
         return Row(record, int(self.digests[row]))
+
+    def full(self, row: int) -> Record:
+        """The record with its thumbnail."""
+        return self.row(row).record

@@ -1,0 +1,48 @@
+"""What every bank does. To add one: a file here, one line in ``streammem/memory.py``, one test file.
+
+A bank sees every record of level 0 of its streams, in the order of the journal, after it is durable. It decides by
+capture time only: it has no clock. What it wants to keep for good it returns as records of its own ``name``; they go
+into the open part of that bank and stream and are sealed with it. What it needs to go on after a restart it gives as
+``state``; the memory saves that in the transaction that seals the stream, loads it when the memory is opened, and then
+feeds the journal's tail again. So a bank never writes a file, and a kill at any moment changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from streammem.model import Record
+
+Recall = Callable[[int], Record | None]
+"""Look up a record by its id, thumbnail included; None where it is no longer there."""
+
+
+class Bank(Protocol):
+    """One mechanism of remembering, for all streams."""
+
+    name: str
+
+    def observe(self, record: Record) -> Sequence[Record]:
+        """Take in one moment. Returns the records that are finished by it, oldest first; mostly none."""
+        ...
+
+    def state(self, stream: str) -> bytes:
+        """Everything needed to go on with this stream from here."""
+        ...
+
+    def load(self, stream: str, state: bytes, recall: Recall) -> None:
+        """Take up a saved state. Raises CorruptData if it can't be read; the bank then starts empty."""
+        ...
+
+    def ram_bytes(self) -> int:
+        """RAM held now."""
+        ...
+
+    def forget(self, stream: str, t_start_ns: int, t_end_ns: int) -> int:
+        """Drop what overlaps the closed interval. Returns how many records that were."""
+        ...
+
+    def digest(self, stream: str) -> bytes:
+        """What this bank's state contributes to the memory's digest; empty if its records say it all."""
+        ...

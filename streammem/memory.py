@@ -1,0 +1,391 @@
+"""The memory: one directory, one writer, any number of readers.
+
+    observation -> checks -> journal (append, group commit, fsync) -> open part and banks -> segments -> demotion
+
+``write`` acknowledges what is synced; only then is it visible. A stream's open part is sealed at points that its
+content alone decides (bytes, stream time, another embedding space), never by the wall clock, a restart or ``close``.
+Opening after a kill: catalogue, then the journal's tail; the result is the same memory, with the same digest.
+
+The writing path is here; ``storage/engine.py`` holds recovery and what replaces segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from streammem.banks.base import Bank
+from streammem.banks.short_term import ShortTermBank
+from streammem.checks import check_name, refuse, validate_observation
+from streammem.clock import Clock, SystemClock
+from streammem.config import Config
+from streammem.errors import CorruptData, MemoryClosed, ObservationError, StorageError, StorageFull
+from streammem.model import Answer, Evidence, Observation, Record, StreamInfo
+from streammem.spaces import EmbeddingSpace
+from streammem.storage.blocks import Block
+from streammem.storage.engine import Engine, Kind, Pending
+from streammem.storage.files import Files
+from streammem.storage.reports import ForgetReport, Status, WriteReceipt
+from streammem.storage.store import STATE_BYTES
+from streammem.storage.words import WordHit
+from streammem.wire import encode_observation, hash_blob, observation_from_blob, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Between = tuple[int | None, int | None]
+"""A closed interval of capture time in ns; None leaves an end open."""
+
+
+def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
+    """To add a bank, add its line here."""
+    return [
+        ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
+    ]
+
+
+def open(
+    directory: str | Path,
+    *,
+    config: Config | None = None,
+    mode: Literal["write", "read"] = "write",
+    create: bool = True,
+    clock: Clock | None = None,
+    files: Files | None = None,
+    spaces: Callable[[str], EmbeddingSpace] | None = None,
+) -> Memory:
+    """Open the memory in ``directory``, or make one there (``mode="write"`` and ``create``).
+
+    ``clock`` stamps ``ingest_ns`` and paces group commits, nothing else. ``spaces`` finds an embedding space by name
+    (default: the installed ones); it is asked for per-stream statistics when a part is sealed.
+    Raises MemoryNotFound, MemoryLocked (names the writer's pid), FormatVersion, CorruptData, StorageError."""
+    return Memory(
+        Path(directory),
+        config=config or Config(),
+        mode=mode,
+        create=create,
+        clock=clock or SystemClock(),
+        files=files or Files(),
+        spaces=spaces,
+    )
+
+
+class Memory:
+    """An open memory. Made by :func:`open`. Methods may be called from several threads; one runs at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: Config,
+        mode: Literal["write", "read"],
+        create: bool,
+        clock: Clock,
+        files: Files,
+        spaces: Callable[[str], EmbeddingSpace] | None,
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.mode = mode
+        self._clock = clock
+        self._lock = RLock()
+        self._closed = False
+        self._pending: list[Pending] = []
+        self._pending_keys: set[tuple[str, str, int]] = set()
+        self._pending_since = 0
+        self._engine = Engine(
+            directory, config=config, write=mode == "write", create=create, files=files, spaces=spaces, banks=_banks
+        )
+
+    # -- writing
+
+    def write(self, observations: Observation | Iterable[Observation], *, durable: bool = True) -> WriteReceipt:
+        """Remember observations. With ``durable`` they are synced when this returns; else they are queued and synced,
+        and become visible, every ``sync_every`` observations or ``sync_ms`` (looked at when something is written).
+
+        One observation that fails its checks raises ObservationError. In a list the bad ones are left out and counted
+        by field in the receipt and in ``status``. Duplicates by (stream, session, seq) are dropped and counted.
+        Raises StorageFull where there is no space: then nothing since the last sync is kept, and writing again works
+        once there is space."""
+        with self._lock:
+            self._check_writable()
+            if isinstance(observations, Observation):
+                return self._write_group([observations], durable, single=True)
+            total = WriteReceipt(0, durable=True)
+            group = iter(observations)
+            while chunk := list(islice(group, self.config.memory.sync_every)):
+                part = self._write_group(chunk, durable, single=False)
+                refused = {
+                    field: total.refused.get(field, 0) + part.refused.get(field, 0)
+                    for field in {**total.refused, **part.refused}
+                }
+                total = WriteReceipt(
+                    total.written + part.written, total.duplicates + part.duplicates, refused, part.durable
+                )
+            return total
+
+    def _write_group(self, chunk: Sequence[Observation], durable: bool, *, single: bool) -> WriteReceipt:
+        self._engine.make_room()
+        accepted: list[Pending] = []
+        keys: set[tuple[str, str, int]] = set()
+        refused: dict[str, int] = {}
+        duplicates = 0
+        for observation in chunk:
+            try:
+                entry = self._admit(observation)
+            except ObservationError as error:
+                self._engine.count_drop(observation.stream, error.field or "observation")
+                if single:
+                    raise
+                refused[error.field] = refused.get(error.field, 0) + 1
+                continue
+            key = observation.key
+            if key in keys or key in self._pending_keys or self._engine.store.has_seen(*key):
+                duplicates += 1
+                self._engine.count_drop(observation.stream, "duplicate")
+                continue
+            keys.add(key)
+            accepted.append(entry)
+        self._queue(accepted)
+        self._pending_keys |= keys
+        self._commit_if_due(durable)
+        return WriteReceipt(len(accepted), duplicates, refused, not self._pending)
+
+    def _admit(self, observation: Observation) -> Pending:
+        """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""
+        validate_observation(observation)
+        blob = pack(encode_observation(observation, ingest=False))
+        if len(blob) > self._engine.caps.seal and self._engine.capped:
+            raise refuse("bytes", f"are {len(blob)}, a sixteenth of the budget is {self._engine.caps.seal}")
+        kept = observation_from_blob(blob)
+        self._engine.check_shapes(kept)
+        digest = int.from_bytes(hash_blob(blob)[:8], "little")
+        stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
+        return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
+
+    def _queue(self, entries: list[Pending]) -> None:
+        if not entries:
+            return
+        if not self._pending:
+            self._pending_since = self._clock.monotonic_ns()
+        first = self._engine.journal.append([(entry.kind, entry.payload) for entry in entries])
+        for index, entry in enumerate(entries):
+            self._pending.append(entry._replace(lsn=first + index))
+
+    def _commit_if_due(self, durable: bool) -> None:
+        waited_ms = (self._clock.monotonic_ns() - self._pending_since) / 1e6
+        full = len(self._pending) >= self.config.memory.sync_every
+        if self._pending and (durable or full or waited_ms >= self.config.memory.sync_ms):
+            self._commit()
+
+    def _commit(self) -> None:
+        """Sync the queue, then make it visible in order. After a failed sync the queue is gone, as is its journal."""
+        pending, self._pending = self._pending, []
+        self._pending_keys.clear()
+        self._engine.commit(pending)
+
+    def flush(self) -> None:
+        """Sync and show everything that is queued, counters of drops included."""
+        with self._lock:
+            self._check_writable()
+            counters = self._engine.counters_entry()
+            if counters is not None:
+                self._queue([counters])
+            if self._pending:
+                self._commit()
+
+    def seal(self) -> int:
+        """Flush, and turn every open part into a segment. Returns the rows sealed. Not needed for durability."""
+        with self._lock:
+            self.flush()
+            return self._engine.seal_all()
+
+    def set_stream(self, info: StreamInfo) -> None:
+        """Describe a stream. Durable when it returns. Raises ObservationError for a name that no stream may have."""
+        check_name(info.stream, "stream")
+        self._record(Kind.STREAM, msgspec.msgpack.encode(info), durable=True)
+
+    def put_state(self, key: str, value: bytes, *, durable: bool = True) -> None:
+        """Keep a blob (at most 4 MB) under a key, in order with the observations: a state that is found again was put
+        after everything written before it, and that is found too. ``durable=False`` waits for the next sync."""
+        check_name(key, "key")
+        if len(value) > STATE_BYTES:
+            raise refuse("value", f"has {len(value)} bytes, the limit is {STATE_BYTES}")
+        self._record(Kind.STATE, msgspec.msgpack.encode((key, bytes(value))), durable=durable)
+
+    def pin(self, stream: str, between: Between = (None, None)) -> None:
+        """Never demote what overlaps the interval (whole segments keep their detail)."""
+        check_name(stream, "stream")
+        self._record(Kind.PIN, self._engine.interval(stream, between), durable=True)
+
+    def unpin(self, stream: str, between: Between = (None, None)) -> None:
+        """Take back the pin of exactly this interval."""
+        check_name(stream, "stream")
+        self._record(Kind.UNPIN, self._engine.interval(stream, between), durable=True)
+
+    def _record(self, kind: int, payload: bytes, *, durable: bool) -> None:
+        with self._lock:
+            self._check_writable()
+            self._engine.make_room()
+            self._queue([Pending(kind, payload)])
+            self._commit_if_due(durable)
+
+    def forget(self, *, stream: str | None = None, between: Between | None = None) -> ForgetReport:
+        """Remove a stream, an interval, or an interval of one stream, from every bank, vector, thumbnail, text index,
+        from the journal and from quarantined copies. A whole stream is forgotten with its name and its states (keys
+        that hold the name); forgetting everything removes every state. Forgotten seqs of an interval stay known, so
+        that a resending producer can't bring them back; a whole stream may be written anew."""
+        with self._lock:
+            self.flush()
+            return self._engine.forget(stream, between)
+
+    # -- reading
+
+    def blocks(
+        self, bank: str = "moments", streams: Sequence[str] | None = None, between: Between | None = None
+    ) -> list[Block]:
+        """Sealed and open blocks of a bank that can overlap the closed interval, in the order of sealing."""
+        with self._lock:
+            self._check_open()
+            return self._engine.store.blocks(bank, streams, between)
+
+    def record(self, record_id: int) -> Record | None:
+        """A record of any bank, without its thumbnail; None if there is none. Raises CorruptData for a damaged one."""
+        with self._lock:
+            self._check_open()
+            return self._engine.find(record_id, lambda block, row: block.record(row))
+
+    def thumbnail(self, record_id: int) -> bytes | None:
+        """The JPEG kept with a record, or None. Raises CorruptData for a damaged one."""
+        with self._lock:
+            self._check_open()
+            return self._engine.find(record_id, lambda block, row: block.thumbnail(row))
+
+    def search_text(
+        self, query: str, *, streams: Sequence[str] | None = None, between: Between | None = None, limit: int = 100
+    ) -> list[WordHit]:
+        """Texts and speech that hold any word of the query, sealed (BM25 of trigrams) and open (substring), best
+        first."""
+        with self._lock:
+            self._check_open()
+            return self._engine.search_text(query, streams, between, limit)
+
+    def search(self, query: str, **options: Any) -> list[Evidence]:
+        """Closest moments to a query; see :func:`streammem.recall.search.search`."""
+        from streammem.recall.search import search
+
+        return search(self, query, **options)
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """An answer with evidence; see :func:`streammem.recall.answer.ask`."""
+        from streammem.recall.answer import ask
+
+        return ask(self, question, **options)
+
+    def recent(self, stream: str) -> list[Record]:
+        """The short-term memory of a stream, oldest first, thumbnails included."""
+        with self._lock:
+            self._check_open()
+            bank = self._engine.banks["short_term"]
+            return bank.recent(stream) if isinstance(bank, ShortTermBank) else []
+
+    def streams(self) -> list[StreamInfo]:
+        """Every stream that was described or written, sorted by name."""
+        with self._lock:
+            self._check_open()
+            return self._engine.stream_infos()
+
+    def get_state(self, key: str) -> bytes | None:
+        with self._lock:
+            self._check_open()
+            found = self._engine.store.states.get(key)
+            return None if found is None else found[1]
+
+    @property
+    def observation_count(self) -> int:
+        """Observations that records stand for now; merged ones count, forgotten ones don't."""
+        with self._lock:
+            self._check_open()
+            return sum(count for count, _ in self._engine.contents("moments").values())
+
+    def has(self, stream: str, session: str, seq: int) -> bool:
+        """Whether this observation was seen and made durable (it may have been demoted since)."""
+        with self._lock:
+            self._check_open()
+            return self._engine.store.has_seen(stream, session, seq)
+
+    def last_seq(self, stream: str, session: str = "") -> int | None:
+        """The largest seq seen, or None."""
+        with self._lock:
+            self._check_open()
+            seen = self._engine.store.seen.get(stream, {}).get(session)
+            return None if seen is None else seen.last
+
+    def status(self) -> Status:
+        """Bytes against caps, streams, drops, damage. Costs a look at the files' sizes, reads no data."""
+        with self._lock:
+            self._check_open()
+            return self._engine.status(self.mode)
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that depend on what is remembered and how detailed, not on when or in how many pieces
+        it was written or sealed."""
+        with self._lock:
+            self._check_open()
+            return self._engine.digest()
+
+    def verify(self) -> list[CorruptData]:
+        """Read every byte of every segment and check it; damaged segments are quarantined. Empty: all is well."""
+        with self._lock:
+            self._check_open()
+            return self._engine.verify()
+
+    # -- opening and closing
+
+    def close(self) -> None:
+        """Flush and let go of the directory. The open part stays in the journal. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if self.mode == "write":
+                    self.flush()
+            finally:
+                self._closed = True
+                self._engine.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every record of the bank moments, block by block in time order."""
+        for block in self.blocks():
+            for row in range(len(block)):
+                yield block.record(row)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise MemoryClosed(f"the memory {str(self.directory)!r} is closed", hint="open it again")
+        self._engine.refresh()
+
+    def _check_writable(self) -> None:
+        if self._closed:
+            raise MemoryClosed(f"the memory {str(self.directory)!r} is closed", hint="open it again")
+        if self.mode != "write":
+            raise StorageError(
+                f"the memory {str(self.directory)!r} is open for reading", hint="open it with mode='write'"
+            )
+
+
+__all__ = ["Between", "Memory", "StorageFull", "open"]

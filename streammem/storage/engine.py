@@ -1,0 +1,483 @@
+"""The moving parts behind ``Memory``: recovery, applying journal entries, sealing, trimming the journal.
+
+Everything that happens to a memory is a journal entry first. ``apply`` is the one place where an entry takes effect,
+when it is written and when it is replayed, so that both give the same memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from streammem.checks import refuse
+from streammem.config import Config
+from streammem.errors import CorruptData, StorageError, StorageFull, StreammemError
+from streammem.model import Observation, Record, StreamInfo
+from streammem.spaces import EmbeddingSpace, open_space
+from streammem.storage import recovery
+from streammem.storage.budget import Budget, caps_of
+from streammem.storage.files import Files
+from streammem.storage.forgetting import Forget, forget_rows
+from streammem.storage.journal import Frame, Journal
+from streammem.storage.lock import WriterLock
+from streammem.storage.open_part import record_digest, record_from_observation
+from streammem.storage.reports import DamageReport, ForgetReport, Status
+from streammem.storage.segment_writer import Row
+from streammem.storage.segments import Segment
+from streammem.storage.store import Store
+from streammem.storage.telling import digest_of, status_of
+from streammem.storage.words import WordHit
+from streammem.wire import observation_from_blob
+
+SEAL_ROWS = 64
+"""A part is never sealed for its time span with fewer rows: a jumping clock must not make a segment a row."""
+VERIFIED_AFTER_CRASH = 4
+"""Newest segments that are read in full after an unclean end; older ones were synced long before it."""
+INT64 = (-(2**63), 2**63 - 1)
+Found = TypeVar("Found")
+
+
+class Kind:
+    """Types of journal entries."""
+
+    OBSERVATION, STATE, STREAM, PIN, UNPIN, FORGET, DROPS = range(1, 8)
+
+
+class Pending(NamedTuple):
+    """A journal entry on its way: appended, not yet synced."""
+
+    kind: int
+    payload: bytes
+    observation: Observation | None = None
+    digest: int = 0
+    lsn: int = 0
+
+
+class Engine:
+    """Owned by one ``Memory``, which serialises every call."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: Config,
+        write: bool,
+        create: bool,
+        files: Files,
+        spaces: Callable[[str], EmbeddingSpace] | None,
+        banks: Callable[[Config, int], list[Any]],
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.files = files
+        self.write = write
+        self.caps = caps_of(config)
+        self.capped = config.budget.disk_bytes > 0
+        self.notes: list[str] = []
+        self._open_space = spaces or open_space
+        self._spaces: dict[str, EmbeddingSpace | None] = {}
+        self._make_banks = banks
+        self._drops_dirty = False
+        self._shapes: dict[tuple[str, str | None, str], tuple[str, tuple[int, ...]]] = {}
+        self._seal_failed = False
+        self._sealed = False
+        self._full = False
+        recovery.prepare(directory, files, write=write, create=create)
+        self._lock = WriterLock(directory / "LOCK") if write else None
+        try:
+            self.catalog, notes = recovery.open_catalog(directory, files, write=write)
+            self.notes += notes
+            try:
+                self._recover()
+            except BaseException:
+                self.catalog.close()
+                raise
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    # -- opening
+
+    def _recover(self) -> None:
+        self.store = Store(self.directory, self.files, self.catalog, write=self.write, spaces=self._find_space)
+        self.budget = Budget(self.store, self.caps.segments)
+        if self.write:
+            clean = self.catalog.fact("clean") == b"1"
+            with self.catalog.transaction():
+                self.catalog.set_fact("clean", b"0")
+            recovery.mark(self.directory, self.files)
+            self.store.collect_garbage()
+            if not clean:
+                for segment in self.store.segments[-VERIFIED_AFTER_CRASH:]:
+                    self._verify_segment(segment)
+            self._replay()
+            self.after_change()
+        else:
+            self._read_tail()
+
+    def _replay(self) -> None:
+        self.banks = {bank.name: bank for bank in self._make_banks(self.config, self.caps.short_term)}
+        for name, bank in self.banks.items():
+            for stream, state in self.store.bank_states.get(name, {}).items():
+                try:
+                    bank.load(stream, state, self._recall)
+                except CorruptData as error:
+                    self.notes.append(error.message)
+        self.journal = Journal(
+            self.directory / "journal", self.files, file_bytes=self.caps.journal_file, write=self.write
+        )
+        for frame in self.journal.replay():
+            self._replay_frame(frame)
+        self.journal.start_after(self.store.lsn)
+        for damage in self.journal.damage:
+            self.store.note_damage(DamageReport(damage.path, damage.offset, damage.what, "quarantine/"))
+
+    def _replay_frame(self, frame: Frame) -> None:
+        if frame.kind != Kind.OBSERVATION:
+            self.apply(Pending(frame.kind, bytes(frame.payload), lsn=frame.lsn))
+            return
+        try:
+            observation = observation_from_blob(frame.payload[8:])
+        except StreammemError as error:
+            self.store.note_damage(
+                DamageReport(str(self.directory / "journal"), frame.lsn, f"entry {frame.lsn}: {error}")
+            )
+            return
+        if frame.lsn <= self.store.sealed_lsn.get(observation.stream, 0) or self.store.has_seen(*observation.key):
+            return
+        digest = hashlib.blake2b(frame.payload[8:], digest_size=16).digest()
+        entry = Pending(Kind.OBSERVATION, b"", observation, int.from_bytes(digest[:8], "little"), frame.lsn)
+        self.apply(entry)
+
+    def _read_tail(self) -> None:
+        """A reader's view: catalogue and journal of one moment. A writer may seal in between: then look again."""
+        for _ in range(20):
+            self._seen_version = self._disk_version()
+            self.store.reload()
+            self._replay()
+            if self._seen_version == self._disk_version():
+                return
+        self.notes.append("the writer is faster than this reader: the newest moments may be missing")
+
+    def _disk_version(self) -> tuple[int, tuple[tuple[str, int], ...]]:
+        journal = self.directory / "journal"
+        sizes = []
+        for path in sorted(journal.glob("*.log")) if journal.exists() else ():
+            try:
+                sizes.append((path.name, path.stat().st_size))
+            except FileNotFoundError:
+                continue
+        return self.catalog.data_version(), tuple(sizes)
+
+    def refresh(self) -> None:
+        """A reader looks whether the writer has moved on; costs a directory listing."""
+        if not self.write and self._disk_version() != self._seen_version:
+            self._read_tail()
+
+    def _find_space(self, space_id: str) -> EmbeddingSpace | None:
+        """The space of this id, or None where it isn't installed here, in this version, with its weights."""
+        if space_id not in self._spaces:
+            try:
+                space = self._open_space(space_id)
+                if space.id != space_id:
+                    raise StorageError(f"the memory's vectors are of {space_id}, installed is {space.id}")
+                self._spaces[space_id] = space
+            except (StreammemError, ImportError, OSError) as error:
+                self._spaces[space_id] = None
+                self.notes.append(f"no statistics for the space {space_id}: {error}")
+        return self._spaces[space_id]
+
+    # -- applying
+
+    def commit(self, pending: list[Pending]) -> None:
+        """Sync the journal, then apply what was appended to it."""
+        if self._drops_dirty:
+            counters = self.counters_entry()
+            try:
+                if counters is not None:
+                    self.journal.append([(counters.kind, counters.payload)])
+            except StorageFull:
+                self._drops_dirty = True  # the observations fit and matter more; the counters follow later
+        self.journal.sync()
+        for entry in pending:
+            self.apply(entry)
+        self.after_change()
+
+    def apply(self, entry: Pending) -> None:
+        """Let a durable journal entry take effect."""
+        store = self.store
+        if entry.observation is not None:
+            self._apply_observation(entry)
+        elif entry.kind == Kind.STATE:
+            key, value = msgspec.msgpack.decode(entry.payload, type=tuple[str, bytes])
+            if entry.lsn > store.states.get(key, (0, b""))[0]:
+                store.put_state(key, entry.lsn, value)
+        elif entry.kind == Kind.STREAM:
+            store.set_info(msgspec.msgpack.decode(entry.payload, type=StreamInfo))
+        elif entry.kind in (Kind.PIN, Kind.UNPIN):
+            pin = msgspec.msgpack.decode(entry.payload, type=tuple[str, int, int])
+            others = [other for other in store.pins if other != pin]
+            store.pins = sorted([*others, pin]) if entry.kind == Kind.PIN else others
+        elif entry.kind == Kind.DROPS:
+            store.drops = msgspec.msgpack.decode(entry.payload, type=dict[str, dict[str, int]])
+        elif entry.kind == Kind.FORGET and self.write:
+            stream, t_start_ns, t_end_ns = msgspec.msgpack.decode(entry.payload, type=tuple[str | None, int, int])
+            self._forget_rows(stream, t_start_ns, t_end_ns, entry.lsn)
+
+    def _apply_observation(self, entry: Pending) -> None:
+        observation = entry.observation
+        assert observation is not None
+        stream = observation.stream
+        part = self.store.part("moments", stream)
+        if len(part) and observation.space is not None and part.space not in (None, observation.space):
+            self._seal(stream)
+        record = record_from_observation(observation)
+        size = content_bytes(record)
+        part.add(Row(record, entry.digest), entry.lsn, size)
+        self.store.note_seen(stream, observation.session, observation.seq)
+        for bank in self.banks.values():
+            for kept in bank.observe(record):
+                row = Row(kept, record_digest(kept))
+                self.store.part(bank.name, stream).add(row, entry.lsn, content_bytes(kept))
+        span = part.t_max_ns - part.t_min_ns
+        long = span >= self.config.memory.seal_seconds * 1e9 and len(part) >= SEAL_ROWS
+        if part.bytes >= self.caps.seal or long:
+            self._seal(stream)
+        elif self.store.open_bytes > self.caps.open:
+            parts = self.store.parts.values()
+            self._seal(max(parts, key=lambda other: (other.ram_bytes, other.stream)).stream)
+
+    def _seal(self, stream: str) -> None:
+        """Seal a stream's open parts. Without space they stay open: they are durable in the journal."""
+        if not self.write or self._seal_failed:
+            return
+        last = max(part.lsn_last for (_, name), part in self.store.parts.items() if name == stream and len(part))
+        states = {name: bank.state(stream) for name, bank in self.banks.items()}
+        for name, state in states.items():
+            self.store.bank_states.setdefault(name, {})[stream] = state
+        try:
+            self.store.seal(stream, last)
+            self._sealed = True
+        except (OSError, StorageFull) as error:
+            self._seal_failed = True
+            self.notes.append(f"sealing failed and will be tried again: {error}")
+
+    def seal_all(self) -> int:
+        """Seal every open part now. Raises StorageFull if there is no space."""
+        rows = sum(len(part) for part in self.store.parts.values())
+        self._seal_failed = False
+        for stream in sorted({stream for (_, stream), part in self.store.parts.items() if len(part)}):
+            self._seal(stream)
+        self.after_change()
+        if self._seal_failed:
+            raise StorageFull(self.notes[-1], hint="free some space; nothing acknowledged is lost")
+        return rows
+
+    def after_change(self) -> None:
+        """After a group: keep the budget, and shorten the journal where segments took over."""
+        if not self._sealed:
+            return
+        self._sealed = False
+        self._full = not self.budget.enforce()
+        self.trim_journal()
+
+    def trim_journal(self, *, rewrite: bool = False) -> None:
+        """Save the small state, drop journal files that nothing needs, and compact when one idle stream's entries keep
+        many files alive."""
+        self.store.save_small_state(self.journal.last_lsn)
+        oldest = self.store.oldest_open_lsn()
+        self.journal.truncate_before(self.journal.last_lsn + 1 if oldest is None else oldest)
+        content = sum(part.bytes for part in self.store.parts.values())
+        if rewrite or self.journal.bytes > 2 * content + 2 * self.caps.journal_file:
+            self.journal.rewrite(self._needed_frames())
+
+    def _needed_frames(self) -> Any:
+        """Entries of the journal that no segment and no catalogue holds."""
+        lsns = {lsn for (bank, _), part in self.store.parts.items() if bank == "moments" for lsn in part.lsns}
+        reader = Journal(self.directory / "journal", self.files, write=False)
+        return (frame for frame in reader.replay() if frame.lsn in lsns)
+
+    def make_room(self) -> None:
+        """Before a write. Raises StorageFull if the budget or the disk leaves no room."""
+        self._seal_failed = False
+        if self._full and not self.budget.enforce():
+            raise StorageFull(
+                f"the memory {str(self.directory)!r} is full: {self.budget.used_bytes} of {self.caps.segments} bytes"
+                " for segments, and nothing is left to demote",
+                hint="raise budget.disk_bytes, remove pins, or forget something",
+            )
+        self._full = False
+        if self.store.open_bytes > 2 * self.caps.open:
+            self.seal_all()
+
+    # -- counting
+
+    def count_drop(self, stream: object, reason: str) -> None:
+        """Count by known stream; whatever an unknown one calls itself is counted under the empty name."""
+        known = isinstance(stream, str) and (stream in self.store.seen or stream in self.store.infos)
+        counts = self.store.drops.setdefault(str(stream) if known else "", {})
+        counts[reason] = counts.get(reason, 0) + 1
+        self._drops_dirty = True
+
+    def counters_entry(self) -> Pending | None:
+        if not self._drops_dirty:
+            return None
+        self._drops_dirty = False
+        return Pending(Kind.DROPS, msgspec.msgpack.encode(self.store.drops))
+
+    def check_shapes(self, observation: Observation) -> None:
+        """An array keeps its dtype and trailing shape for a stream and space. Raises ObservationError."""
+        arrays = dict(observation.parts)
+        for name in ("embedding", "tokens", "depth_m"):
+            array = getattr(observation, name)
+            if array is not None:
+                arrays[name] = array
+        for name, array in arrays.items():
+            key = (observation.stream, observation.space, name)
+            shape = (array.dtype.str, array.shape if name == "embedding" else array.shape[1:])
+            known = self._shapes.get(key) or self._sealed_shape(key, name)
+            if known is None:
+                self._shapes[key] = shape
+            elif known != shape:
+                raise refuse(
+                    name if name in ("embedding", "tokens", "depth_m") else "parts",
+                    f"{name!r} changed from {known[0]} {known[1]} to {shape[0]} {shape[1]} within the stream",
+                    "write it as another stream or embedding space",
+                )
+            self._shapes[key] = known or shape
+
+    def _sealed_shape(self, key: tuple[str, str | None, str], name: str) -> tuple[str, tuple[int, ...]] | None:
+        stream, space, _ = key
+        for segment in reversed(self.store.segments):
+            if segment.bank != "moments" or segment.stream != stream or segment.space != space:
+                continue
+            columns = segment.columns(0, 0)
+            column = columns.get("vector" if name == "embedding" else name)
+            if column is not None:
+                dtype = "<f4" if name == "embedding" else column.values.dtype.str
+                return dtype, tuple(column.values.shape[1:])
+        return None
+
+    # -- answering
+
+    def _all_blocks(self) -> list[Any]:
+        parts = [part.block() for _, part in sorted(self.store.parts.items()) if len(part)]
+        return [*parts, *reversed(self.store.segments)]
+
+    def find(self, record_id: int, read: Callable[[Any, int], Found]) -> Found | None:
+        """Apply ``read`` to the block and row of a record. Raises CorruptData, noted in ``status``."""
+        for block in self._all_blocks():
+            if isinstance(block, Segment) and not self.store.usable(block):
+                continue
+            row = block.find(record_id)
+            if row is not None:
+                try:
+                    return read(block, row)
+                except CorruptData as error:
+                    self.store.note_damage(DamageReport(error.path, error.offset or 0, error.message, "row"))
+                    raise
+        return None
+
+    def _recall(self, record_id: int) -> Record | None:
+        try:
+            return self.find(record_id, lambda block, row: block.full(row))
+        except CorruptData:
+            return None  # noted by ``find``; a short-term memory without this row is still one
+
+    def search_text(
+        self, query: str, streams: Sequence[str] | None, between: tuple[int | None, int | None] | None, limit: int
+    ) -> list[WordHit]:
+        sealed = self.store.words.search(query, streams, between, limit)
+        terms = [term.casefold() for term in query.split()]
+        open_hits = []
+        for (bank, stream), part in self.store.parts.items():
+            if bank == "moments" and len(part) and (streams is None or stream in streams):
+                open_hits += part.search_text(terms, between)
+        hits = sorted([*open_hits, *sealed], key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
+        return hits[:limit]
+
+    def stream_infos(self) -> list[StreamInfo]:
+        names = {*self.store.infos, *self.store.seen}
+        return [self.store.infos.get(name) or StreamInfo(stream=name) for name in sorted(names)]
+
+    def contents(self, bank: str) -> dict[str, tuple[int, int]]:
+        """Observations and digest sum by stream."""
+        totals: dict[str, tuple[int, int]] = {}
+        for segment in self.store.segments:
+            if segment.bank == bank:
+                count, digest = totals.get(segment.stream, (0, 0))
+                manifest = segment.manifest
+                totals[segment.stream] = (count + manifest.count, (digest + int(manifest.digest, 16)) % 2**64)
+        for (part_bank, stream), part in self.store.parts.items():
+            if part_bank == bank and len(part):
+                count, digest = totals.get(stream, (0, 0))
+                totals[stream] = (count + part.count, (digest + part.digest) % 2**64)
+        return totals
+
+    def digest(self) -> str:
+        return digest_of(self)
+
+    def status(self, mode: str) -> Status:
+        return status_of(self, mode)
+
+    def _verify_segment(self, segment: Segment) -> list[CorruptData]:
+        damage = segment.verify()
+        for error in damage[:1]:
+            self.store.quarantine(segment, error)
+        return damage
+
+    def verify(self) -> list[CorruptData]:
+        return [error for segment in list(self.store.segments) for error in self._verify_segment(segment)]
+
+    # -- forgetting
+
+    @staticmethod
+    def interval(stream: str | None, between: tuple[int | None, int | None] | None) -> bytes:
+        start, end = between or (None, None)
+        return msgspec.msgpack.encode(
+            (stream, INT64[0] if start is None else int(start), INT64[1] if end is None else int(end))
+        )
+
+    def forget(self, stream: str | None, between: tuple[int | None, int | None] | None) -> ForgetReport:
+        """The journal learns it first, so that a kill in the middle is finished when the memory is opened again."""
+        payload = self.interval(stream, between)
+        _, t_start_ns, t_end_ns = msgspec.msgpack.decode(payload, type=tuple[str | None, int, int])
+        lsn = self.journal.append([(Kind.FORGET, payload)])
+        self.journal.sync()
+        report = self._forget_rows(stream, t_start_ns, t_end_ns, lsn)
+        self.trim_journal(rewrite=True)
+        self.store.words.scrub()
+        self.catalog.compact()
+        return report
+
+    def _forget_rows(self, stream: str | None, t_start_ns: int, t_end_ns: int, lsn: int) -> ForgetReport:
+        request = Forget(stream, t_start_ns, t_end_ns, lsn)
+        report = forget_rows(self.store, self.banks, request)
+        self._shapes.clear()
+        self._sealed = True
+        return report
+
+    def close(self) -> None:
+        self.journal.close()
+        for segment in self.store.segments:
+            segment.close()
+        if self.write:
+            with self.catalog.transaction():
+                self.catalog.set_fact("clean", b"1")
+        self.catalog.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def content_bytes(record: Record) -> int:
+    """What a record adds to a segment, as the seal rule counts it: arrays, picture, words, 100 bytes of columns."""
+    arrays = sum(array.nbytes for array in record.arrays.values())
+    vector = 0 if record.vector is None else record.vector.nbytes
+    words = sum(len(span.text) for span in record.texts) + sum(len(said.text) for said in record.speech)
+    small = 24 * (len(record.labels) + len(record.detections) + len(record.texts) + len(record.speech))
+    return arrays + vector + len(record.thumbnail or b"") + words + small + 100
