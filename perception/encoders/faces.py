@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perception.encoders import weights
+from perception.encoders.crops import BOXES
 from streammem.errors import ModelUnavailable
 from streammem.model import Box, Detection
 
@@ -22,8 +23,13 @@ LEAST_SCORE = 0.5
 SURE_SCORE = 0.85
 SURE_SIDE = 0.08
 """A face that only one model sees must be this large (share of the picture's longer side) and at least as sure as above."""
+LOOKS = 6
+"""The whole picture and its five 60 % crops. A face of a fortieth of the picture is too small for these networks in one look:
+one look finds none in 20 s of two children jumping on a bed, six find one in half of the pictures; no false face more in
+150 pictures without people."""
 _AGREE = 0.3
 _LOGIT_CAP = 30.0
+_SMALLEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +70,35 @@ class FaceFinder:
 
     def find(self, image: np.ndarray) -> tuple[Detection, ...]:
         """``image`` (h, w, 3) uint8 RGB -> detections labelled ``face``, largest first. Raises ModelUnavailable."""
+        height, width = image.shape[:2]
+        rows: list[np.ndarray] = []
+        for x0, y0, x1, y1 in BOXES[:LOOKS]:
+            piece = image[int(y0 * height) : round(y1 * height), int(x0 * width) : round(x1 * width)]
+            if min(piece.shape[:2]) < _SMALLEST:
+                continue
+            for row in self._look(piece):
+                corners = row[:4] * (x1 - x0, y1 - y0, x1 - x0, y1 - y0) + (x0, y0, x0, y0)
+                rows.append(np.append(corners, row[4]))
+        kept = _distinct(sorted(rows, key=lambda row: -row[4]))
+        found = [Detection("face", round(float(row[4]), 4), _rounded(row)) for row in kept]
+        found.sort(key=lambda d: (-(d.box[2] - d.box[0]) * (d.box[3] - d.box[1]), d.box))
+        return tuple(found)
+
+    def _look(self, image: np.ndarray) -> list[np.ndarray]:
+        """Rows (x0, y0, x1, y1, score) in fractions of ``image``."""
         square, scale = _letterbox(image)
         with self._lock:
             if not self._nets:
                 self._nets = self._open()
             short, full = (_run(net, shape, centres, square) for net, shape, centres in self._nets)
-        kept = []
+        kept: list[np.ndarray] = []
         for boxes, others in ((full, short), (short, full)):
             for row in boxes:
                 agreed = any(_overlap(row[:4], other[:4]) >= _AGREE for other in others)
                 sure = row[4] >= SURE_SCORE and max(row[2] - row[0], row[3] - row[1]) >= SURE_SIDE
-                if (agreed or sure) and all(_overlap(row[:4], other[:4]) < _AGREE for other in kept):
+                if agreed or sure:
                     kept.append(row)
-        found = [Detection("face", round(float(row[4]), 4), _in_picture(row, scale)) for row in kept]
-        found.sort(key=lambda d: (-(d.box[2] - d.box[0]) * (d.box[3] - d.box[1]), d.box))
-        return tuple(found)
+        return [np.append(np.clip(row[:4] / (*scale, *scale), 0.0, 1.0), row[4]) for row in _distinct(kept)]
 
     def _open(self) -> list[tuple[Any, _Shape, np.ndarray]]:
         import cv2
@@ -90,7 +110,9 @@ class FaceFinder:
                 # OpenCV 5's new engine drops the score output of these files; the classic one keeps both.
                 net = cv2.dnn.readNetFromTFLite(str(path), cv2.dnn.ENGINE_CLASSIC)
             except cv2.error as error:
-                raise ModelUnavailable(f"OpenCV can't read {path}: {error}", hint="set perception.faces: off") from error
+                raise ModelUnavailable(
+                    f"OpenCV can't read {path}: {error}", hint="set perception.faces: off"
+                ) from error
             nets.append((net, shape, shape.centres()))
         return nets
 
@@ -121,11 +143,16 @@ def _run(net: Any, shape: _Shape, centres: np.ndarray, square: np.ndarray) -> np
     keep = keep[np.argsort(-scores[keep], kind="stable")]
     centre, half = centres[keep] + raw[keep, :2], raw[keep, 2:] / 2
     rows = np.concatenate([centre - half, centre + half, scores[keep, None]], axis=1)
+    return np.array(_distinct(list(rows))).reshape(-1, 5)
+
+
+def _distinct(rows: list[np.ndarray]) -> list[np.ndarray]:
+    """Rows that overlap none before them (non-maximum suppression)."""
     out: list[np.ndarray] = []
     for row in rows:
         if all(_overlap(row[:4], other[:4]) < _AGREE for other in out):
             out.append(row)
-    return np.array(out).reshape(-1, 5)
+    return out
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -137,6 +164,6 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return both / (float((a[2:] - a[:2]).prod()) + float((b[2:] - b[:2]).prod()) - both)
 
 
-def _in_picture(row: np.ndarray, scale: tuple[float, float]) -> Box:
-    x0, y0, x1, y1 = (min(max(float(v) / s, 0.0), 1.0) for v, s in zip(row[:4], (*scale, *scale), strict=True))
-    return round(x0, 4), round(y0, 4), round(x1, 4), round(y1, 4)
+def _rounded(row: np.ndarray) -> Box:
+    x0, y0, x1, y1 = (round(float(v), 4) for v in row[:4])
+    return x0, y0, x1, y1

@@ -114,7 +114,7 @@ class ImageNetSpace:
     # relevance
 
     def score(self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> np.ndarray:
-        return self.signals(query, columns, statistics)["vision"]
+        return ranking.vision(ranking.read_query(query, self._text), columns, statistics)
 
     def signals(
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None

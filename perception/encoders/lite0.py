@@ -97,7 +97,11 @@ class _Writer:
         before, after = extra // 2, extra - extra // 2
         name = self.node(
             "Conv",
-            [source, self.constant(f"{layer}.w", kernel * scale[:, None, None, None]), self.constant(f"{layer}.b", bias)],
+            [
+                source,
+                self.constant(f"{layer}.w", kernel * scale[:, None, None, None]),
+                self.constant(f"{layer}.b", bias),
+            ],
             f"{layer}.out",
             strides=[stride, stride],
             pads=[before, before, after, after],

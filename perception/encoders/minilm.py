@@ -75,7 +75,9 @@ class MiniLM:
             words = np.load(folder / "words.npy", mmap_mode="r", allow_pickle=False)
             positions = np.load(folder / "positions.npy", allow_pickle=False)
         except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
-            raise ModelUnavailable(f"the converted MiniLM is damaged: {folder}: {error}", hint=f"delete {folder}") from error
+            raise ModelUnavailable(
+                f"the converted MiniLM is damaged: {folder}: {error}", hint=f"delete {folder}"
+            ) from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         session = runtime.open_session(folder / "layers.onnx", optimise=False)
@@ -123,7 +125,11 @@ def graph(state: dict[str, np.ndarray]) -> bytes:
         return node("Add", [product, constant(f"{layer}.b", state[f"{layer}.bias"])], f"{layer}.out")
 
     def norm(source: str, layer: str) -> str:
-        inputs = [source, constant(f"{layer}.w", state[f"{layer}.weight"]), constant(f"{layer}.b", state[f"{layer}.bias"])]
+        inputs = [
+            source,
+            constant(f"{layer}.w", state[f"{layer}.weight"]),
+            constant(f"{layer}.b", state[f"{layer}.bias"]),
+        ]
         return node("LayerNormalization", inputs, f"{layer}.out", axis=-1, epsilon=_EPSILON)
 
     heads = constant("heads", np.array([0, _HEADS, _HEAD_DIM], dtype=np.int64))

