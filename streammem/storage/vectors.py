@@ -19,6 +19,7 @@ exact top k, with ties by row, and does not depend on the processor, on the kern
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import struct
@@ -37,6 +38,7 @@ HEADER = struct.Struct("<8sIIQ36xI")
 FOOTER = struct.Struct("<dI16xI")
 CHUNK_ROWS = 8192  # 6 MB of float16 at 384 dimensions: writing and checking stay small whatever the file
 MAX_DIM = 65_536
+TINY = float(np.finfo(np.float32).tiny)
 
 # NumPy scans about 400 rows in the time that faiss scans 20,000, and 55,000 in the time of faiss's import (0.13 s).
 # So a process stays with NumPy until it has scanned this many rows in all: never more than twice the best choice.
@@ -211,20 +213,21 @@ def scan(
     query = np.ascontiguousarray(query, dtype=np.float32)
     if query.ndim != 1 or query.shape[0] != dim:
         raise SpaceMismatch(f"the query has shape {query.shape}, the vectors have {dim} dimensions")
-    length = float(np.linalg.norm(query.astype(np.float64)))
-    if not np.isfinite(length) or length * max_norm > 1e30:
+    wide = query.astype(np.float64)
+    length = math.sqrt(float(wide @ wide))
+    if not math.isfinite(length) or length * max_norm > 1e30:
         raise QueryError("the query vector has values that are not finite or too large")
     count = hi - lo
     if count <= 0:
         return Hits(np.empty(0, np.float32), np.empty(0, np.int64))
     # Any order of float32 sums of d products errs by at most d * 2^-24 * |q| * |v|, plus what underflows; the 8 pays
     # for the rounding of the float64 score to float32.
-    slack = (dim + 8) * 2.0**-24 * length * max_norm + dim * float(np.finfo(np.float32).tiny)
+    slack = (dim + 8) * 2.0**-24 * length * max_norm + dim * TINY
     part = array[lo:hi]
     wanted = k + 8  # enough unless rows are equal or nearly so; every row more costs 1 us of scoring again
     while wanted < count and wanted <= HEAP_LIMIT and _compiled(count):
         found = _scan_faiss(part, query, wanted)
-        hits = _rescored(part, query, found.rows, k)
+        hits = _rescored(part, wide, found.rows, k)
         if float(found.scores.min()) + 2 * slack < float(hits.scores[-1]):
             return Hits(hits.scores, hits.rows + lo)  # whatever was left out is certainly lower than the last hit
         wanted *= 16  # many equal or nearly equal rows: a frozen camera
@@ -233,13 +236,12 @@ def scan(
     if k < count:
         kth = float(np.partition(scores, count - k)[count - k])
         candidates = np.flatnonzero(scores >= kth - 2 * slack)
-    hits = _rescored(part, query, candidates, k)
+    hits = _rescored(part, wide, candidates, k)
     return Hits(hits.scores, hits.rows + lo)
 
 
-def _rescored(part: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int) -> Hits:
-    """The best ``k`` of ``rows`` by float64 inner product rounded to float32, ties by row."""
-    wide = query.astype(np.float64)
+def _rescored(part: np.ndarray, wide: np.ndarray, rows: np.ndarray, k: int) -> Hits:
+    """The best ``k`` of ``rows`` by inner product with ``wide`` (d,) float64, rounded to float32, ties by row."""
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), CHUNK_ROWS):
         # add.reduce sums every row by itself in one fixed order; a BLAS product may not.
