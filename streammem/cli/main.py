@@ -58,12 +58,18 @@ EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave the process with its exit code."""
+    # A descriptor that the caller closed (`>&-`) is None here; it is written to nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (it lives as long as the process)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     code = run(list(sys.argv[1:] if argv is None else argv))
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
+    except BrokenPipeError:
         code = _close_pipe()
+    except OSError as error:
+        _close_pipe()
+        print(f"streammem: stdout: {error.strerror}", file=sys.stderr)
+        code = WRONG_USE
     # Worker threads of the native libraries (ONNX Runtime, FFmpeg) may outlive an interrupt by seconds; everything
     # that has to be durable was synced before run() returned.
     if code == INTERRUPTED:

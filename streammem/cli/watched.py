@@ -21,6 +21,7 @@ from streammem.clock import format_duration, format_time
 from streammem.errors import InputError, MemoryNotFound, SourceError, StorageFull, StreammemError
 from streammem.paths import cache_dir
 from streammem.printable import printable
+from streammem.redact import redact
 
 if TYPE_CHECKING:
     from perception.frames import Source
@@ -107,7 +108,6 @@ def ensure_watched(
 
     ``report`` is among the facts when something was watched now."""
     from perception.encoders.suite import EncoderSuite
-
     from perception.identity import configuration_hash, content_hash
 
     suite = EncoderSuite(config.perception)
@@ -129,7 +129,7 @@ def ensure_watched(
             )
         place = Path(directory) if directory else _place(config, info.content_hash, session)
         facts = {
-            "source": target if "://" in target else os.path.abspath(target),
+            "source": redact(target) if "://" in target else os.path.abspath(target),
             "stream": info.stream,
             "content_hash": info.content_hash,
             "session": session,
@@ -272,7 +272,7 @@ def describe_watch(report: WatchReport, clock: Any, out: Output) -> None:
 
 
 def _short_name(target: str) -> str:
-    return printable(target if "://" in target else os.path.basename(target.rstrip("/")) or target, 80)
+    return printable(redact(target) if "://" in target else os.path.basename(target.rstrip("/")) or target, 80)
 
 
 def _facts_path(place: Path) -> Path:
