@@ -24,9 +24,9 @@ from streammem.banks.base import Bank
 from streammem.banks.short_term import ShortTermBank
 from streammem.checks import check_name, refuse, validate_observation
 from streammem.clock import Clock, SystemClock
-from streammem.config import Config
+from streammem.config import Config, RecallConfig
 from streammem.errors import CorruptData, MemoryClosed, ObservationError, StorageError, StorageFull
-from streammem.model import Answer, Evidence, Observation, Record, StreamInfo
+from streammem.model import Answer, Evidence, FrameRef, Observation, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace
 from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine, Kind, Pending
@@ -164,7 +164,7 @@ class Memory:
         if len(blob) > self._engine.caps.seal and self._engine.capped:
             raise refuse("bytes", f"are {len(blob)}, a sixteenth of the budget is {self._engine.caps.seal}")
         kept = observation_from_blob(blob)
-        self._engine.check_shapes(kept)
+        self._engine.shapes.check(kept)
         digest = int.from_bytes(hash_blob(blob)[:8], "little")
         stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
         return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
@@ -275,6 +275,29 @@ class Memory:
         with self._lock:
             self._check_open()
             return self._engine.search_text(query, streams, between, limit)
+
+    def search_words(
+        self, words: Sequence[str], streams: Sequence[str] | None, between: Between | None, limit: int
+    ) -> set[int] | None:
+        """Ids of sealed records whose texts or speech may hold one of the words (open ones aren't indexed)."""
+        with self._lock:
+            self._check_open()
+            hits = self._engine.store.words.search(" ".join(words), streams, between, limit)
+            return {hit.record_id for hit in hits}
+
+    def frame_refs(self, stream: str, records: Sequence[Record]) -> list[FrameRef]:
+        """The frames of these records that exist now: a thumbnail here, or the source's file."""
+        with self._lock:
+            self._check_open()
+            return self._engine.frame_refs(stream, records)
+
+    def space(self, space_id: str) -> EmbeddingSpace | None:
+        """The embedding space of this id, or None where it isn't installed here in this version."""
+        return self._engine.find_space(space_id)
+
+    @property
+    def recall_config(self) -> RecallConfig:
+        return self.config.recall
 
     def search(self, query: str, **options: Any) -> list[Evidence]:
         """Closest moments to a query; see :func:`streammem.recall.search.search`."""

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from streammem.checks import refuse
 from streammem.config import Config
 from streammem.errors import CorruptData, StorageError, StorageFull, StreammemError
-from streammem.model import Observation, Record, StreamInfo
+from streammem.model import FrameRef, Observation, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage import recovery
 from streammem.storage.budget import Budget, caps_of
@@ -24,12 +23,13 @@ from streammem.storage.files import Files
 from streammem.storage.forgetting import Forget, forget_rows
 from streammem.storage.journal import Frame, Journal
 from streammem.storage.lock import WriterLock
-from streammem.storage.open_part import record_digest, record_from_observation
+from streammem.storage.open_part import content_bytes, record_digest, record_from_observation
 from streammem.storage.reports import DamageReport, ForgetReport, Status
 from streammem.storage.segment_writer import Row
 from streammem.storage.segments import Segment
+from streammem.storage.shapes import Shapes
 from streammem.storage.store import Store
-from streammem.storage.telling import digest_of, status_of
+from streammem.storage.telling import digest_of, frame_refs_of, status_of
 from streammem.storage.words import WordHit
 from streammem.wire import observation_from_blob
 
@@ -82,7 +82,6 @@ class Engine:
         self._spaces: dict[str, EmbeddingSpace | None] = {}
         self._make_banks = banks
         self._drops_dirty = False
-        self._shapes: dict[tuple[str, str | None, str], tuple[str, tuple[int, ...]]] = {}
         self._seal_failed = False
         self._sealed = False
         self._full = False
@@ -104,8 +103,9 @@ class Engine:
     # -- opening
 
     def _recover(self) -> None:
-        self.store = Store(self.directory, self.files, self.catalog, write=self.write, spaces=self._find_space)
+        self.store = Store(self.directory, self.files, self.catalog, write=self.write, spaces=self.find_space)
         self.budget = Budget(self.store, self.caps.segments)
+        self.shapes = Shapes(self.store)
         if self.write:
             clean = self.catalog.fact("clean") == b"1"
             with self.catalog.transaction():
@@ -179,7 +179,7 @@ class Engine:
         if not self.write and self._disk_version() != self._seen_version:
             self._read_tail()
 
-    def _find_space(self, space_id: str) -> EmbeddingSpace | None:
+    def find_space(self, space_id: str) -> EmbeddingSpace | None:
         """The space of this id, or None where it isn't installed here, in this version, with its weights."""
         if space_id not in self._spaces:
             try:
@@ -330,39 +330,6 @@ class Engine:
         self._drops_dirty = False
         return Pending(Kind.DROPS, msgspec.msgpack.encode(self.store.drops))
 
-    def check_shapes(self, observation: Observation) -> None:
-        """An array keeps its dtype and trailing shape for a stream and space. Raises ObservationError."""
-        arrays = dict(observation.parts)
-        for name in ("embedding", "tokens", "depth_m"):
-            array = getattr(observation, name)
-            if array is not None:
-                arrays[name] = array
-        for name, array in arrays.items():
-            key = (observation.stream, observation.space, name)
-            shape = (array.dtype.str, array.shape if name == "embedding" else array.shape[1:])
-            known = self._shapes.get(key) or self._sealed_shape(key, name)
-            if known is None:
-                self._shapes[key] = shape
-            elif known != shape:
-                raise refuse(
-                    name if name in ("embedding", "tokens", "depth_m") else "parts",
-                    f"{name!r} changed from {known[0]} {known[1]} to {shape[0]} {shape[1]} within the stream",
-                    "write it as another stream or embedding space",
-                )
-            self._shapes[key] = known or shape
-
-    def _sealed_shape(self, key: tuple[str, str | None, str], name: str) -> tuple[str, tuple[int, ...]] | None:
-        stream, space, _ = key
-        for segment in reversed(self.store.segments):
-            if segment.bank != "moments" or segment.stream != stream or segment.space != space:
-                continue
-            columns = segment.columns(0, 0)
-            column = columns.get("vector" if name == "embedding" else name)
-            if column is not None:
-                dtype = "<f4" if name == "embedding" else column.values.dtype.str
-                return dtype, tuple(column.values.shape[1:])
-        return None
-
     # -- answering
 
     def _all_blocks(self) -> list[Any]:
@@ -400,6 +367,9 @@ class Engine:
                 open_hits += part.search_text(terms, between)
         hits = sorted([*open_hits, *sealed], key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
         return hits[:limit]
+
+    def frame_refs(self, stream: str, records: Sequence[Record]) -> list[FrameRef]:
+        return frame_refs_of(self, stream, records)
 
     def stream_infos(self) -> list[StreamInfo]:
         names = {*self.store.infos, *self.store.seen}
@@ -458,7 +428,7 @@ class Engine:
     def _forget_rows(self, stream: str | None, t_start_ns: int, t_end_ns: int, lsn: int) -> ForgetReport:
         request = Forget(stream, t_start_ns, t_end_ns, lsn)
         report = forget_rows(self.store, self.banks, request)
-        self._shapes.clear()
+        self.shapes.clear()
         self._sealed = True
         return report
 
@@ -472,12 +442,3 @@ class Engine:
         self.catalog.close()
         if self._lock is not None:
             self._lock.release()
-
-
-def content_bytes(record: Record) -> int:
-    """What a record adds to a segment, as the seal rule counts it: arrays, picture, words, 100 bytes of columns."""
-    arrays = sum(array.nbytes for array in record.arrays.values())
-    vector = 0 if record.vector is None else record.vector.nbytes
-    words = sum(len(span.text) for span in record.texts) + sum(len(said.text) for said in record.speech)
-    small = 24 * (len(record.labels) + len(record.detections) + len(record.texts) + len(record.speech))
-    return arrays + vector + len(record.thumbnail or b"") + words + small + 100

@@ -64,6 +64,15 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
     )
 
 
+def content_bytes(record: Record) -> int:
+    """What a record adds to a segment, as the seal rule counts it: arrays, picture, words, 100 bytes of columns."""
+    arrays = sum(array.nbytes for array in record.arrays.values())
+    vector = 0 if record.vector is None else record.vector.nbytes
+    words = sum(len(span.text) for span in record.texts) + sum(len(said.text) for said in record.speech)
+    small = 24 * (len(record.labels) + len(record.detections) + len(record.texts) + len(record.speech))
+    return arrays + vector + len(record.thumbnail or b"") + words + small + 100
+
+
 def record_digest(record: Record) -> int:
     """64-bit content hash of a record that a bank made (an observation's is the hash of its packet)."""
     small = (

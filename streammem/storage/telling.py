@@ -1,10 +1,13 @@
-"""``status`` and ``digest``: what a memory says of itself."""
+"""``status``, ``digest`` and frames: what a memory says of itself."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from streammem.model import FrameRef, Record
 from streammem.storage import recovery
 from streammem.storage.reports import BankStatus, Status, StreamStatus
 
@@ -99,3 +102,21 @@ def _stream(engine: Engine, stream: str) -> StreamStatus:
         drops=dict(sorted(store.drops.get(stream, {}).items())),
         levels=dict(sorted(levels.items())),
     )
+
+
+def frame_refs_of(engine: Engine, stream: str, records: Sequence[Record]) -> list[FrameRef]:
+    """In the order of the records; a merged record is shown by its first moment."""
+    info = engine.store.infos.get(stream)
+    in_source = info is not None and bool(info.source) and Path(info.source).exists()
+    refs: list[FrameRef] = []
+    for record in records:
+        kept = False
+        for block in engine.store.blocks(record.bank, [stream], (record.t_start_ns, record.t_end_ns)):
+            row = block.find(record.record_id)  # type: ignore[attr-defined]
+            if row is not None:
+                kept = bool(block.has_thumbnail[row])
+                break
+        if kept or in_source:
+            where: Literal["memory", "source"] = "memory" if kept else "source"
+            refs.append(FrameRef(stream, record.t_start_ns, record.record_id, where))
+    return refs

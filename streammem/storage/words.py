@@ -18,6 +18,16 @@ from streammem.model import Record
 SHORTEST = 3
 """Characters in a trigram: shorter words can't be looked up in the index."""
 
+MOST_TERMS = 64
+_COLUMNS = "SELECT w.record_id, w.stream, w.t_start_ns, w.t_end_ns, w.kind, t.text, "
+_TABLES = " FROM words_text t JOIN words w ON w.id = t.rowid WHERE "
+_FILTERS = (
+    " AND (? IS NULL OR w.stream IN (SELECT value FROM json_each(?)))"
+    " AND (? IS NULL OR w.t_start_ns <= ?) AND (? IS NULL OR w.t_end_ns >= ?)"
+)
+INDEXED = _COLUMNS + "-bm25(words_text)" + _TABLES + "words_text MATCH ?" + _FILTERS + " ORDER BY 7 DESC, w.id LIMIT ?"
+SCANNED = _COLUMNS + "0.0" + _TABLES + "instr(lower(t.text), lower(?)) > 0" + _FILTERS + " ORDER BY w.id LIMIT ?"
+
 
 class WordHit(NamedTuple):
     """One text that matched. ``kind`` is text or speech; ``score`` is BM25, higher is better."""
@@ -85,25 +95,23 @@ class WordIndex:
         between: tuple[int | None, int | None] | None = None,
         limit: int = 100,
     ) -> list[WordHit]:
-        """Texts that hold any word of the query, best first. Words under three characters match as they stand."""
-        terms = [term for term in dict.fromkeys(query.split()) if term][:64]
+        """Texts that hold any word of the query, best first. Words under three characters have no trigram: they are
+        looked for in every text, one after the other, and score less than any indexed word."""
+        terms = list(dict.fromkeys(query.split()))[:MOST_TERMS]
         long = [term for term in terms if len(term) >= SHORTEST]
-        if not terms:
-            return []
+        short = [term for term in terms if len(term) < SHORTEST]
         t_start_ns, t_end_ns = between or (None, None)
         chosen = None if streams is None else msgspec.json.encode(list(streams)).decode()
         filters = (chosen, chosen, t_end_ns, t_end_ns, t_start_ns, t_start_ns, limit)
-        where = (
-            " AND (? IS NULL OR w.stream IN (SELECT value FROM json_each(?)))"
-            " AND (? IS NULL OR w.t_start_ns <= ?) AND (? IS NULL OR w.t_end_ns >= ?)"
-        )
-        columns = "SELECT w.record_id, w.stream, w.t_start_ns, w.t_end_ns, w.kind, t.text, "
-        tables = " FROM words_text t JOIN words w ON w.id = t.rowid WHERE "
+        hits: dict[tuple[int, str, str], WordHit] = {}
         if long:
             match = " OR ".join('"' + term.replace('"', '""') + '"' for term in long)
-            statement = columns + "-bm25(words_text)" + tables + "words_text MATCH ?" + where + " ORDER BY 7 DESC, w.id"
-            rows = self._db.execute(statement + " LIMIT ?", (match, *filters))
-        else:
-            statement = columns + "1.0" + tables + "instr(lower(t.text), lower(?)) > 0" + where + " ORDER BY w.id"
-            rows = self._db.execute(statement + " LIMIT ?", (" ".join(terms), *filters))
-        return [WordHit(*row) for row in rows]
+            for row in self._db.execute(INDEXED, (match, *filters)):
+                hit = WordHit(*row)
+                hits[hit.record_id, hit.kind, hit.text] = hit
+        for term in short:
+            for row in self._db.execute(SCANNED, (term, *filters)):
+                hit = WordHit(*row)
+                hits.setdefault((hit.record_id, hit.kind, hit.text), hit)
+        ordered = sorted(hits.values(), key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
+        return ordered[:limit]
