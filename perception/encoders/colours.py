@@ -1,8 +1,8 @@
 """Colour words: what share of each crop has which of the 11 basic colours (Berlin and Kay 1969).
 
 One table from RGB (32 levels a channel) to a term is made at first use from rules on hue, saturation and value; a
-picture of 128 pixels is then looked up and summed. A record keeps (15, 11) uint8, 165 bytes, row for row with the crops
-of the vision space, so that "a red car" can ask for red where the car is.
+picture of 128 pixels is then looked up and summed. A record keeps (15, 11) float16, row for row with the crops of the
+vision space, so that "a red car" can ask for red where the car is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from functools import cache
 import numpy as np
 
 from perception.encoders.crops import BOXES
+from streammem.recall.query import COLOURS
 
-TERMS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+TERMS = tuple(sorted(COLOURS))
+"""The columns of the part ``colours``, in the order that recall expects."""
 _ALIASES = {
     "grey": "gray", "silver": "gray", "violet": "purple", "lilac": "purple", "magenta": "pink", "golden": "yellow",
     "gold": "yellow", "crimson": "red", "scarlet": "red", "turquoise": "blue", "cyan": "blue", "navy": "blue",
@@ -59,23 +61,24 @@ def _table() -> np.ndarray:
 
 
 def shares(image: np.ndarray) -> np.ndarray:
-    """``image`` (h, w, 3) uint8 RGB -> (15, 11) uint8: each crop's share of each term, 255 = all of it."""
+    """``image`` (h, w, 3) uint8 RGB -> (15, 11) float16 in [0, 1]: each crop's share of each term."""
     import cv2
 
     height, width = image.shape[:2]
     size = (_WIDTH, max(8, round(height * _WIDTH / width)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width > _WIDTH else cv2.INTER_LINEAR) >> 3
-    terms = _table()[small[..., 0], small[..., 1], small[..., 2]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width > _WIDTH else cv2.INTER_LINEAR)
+    level = np.asarray(small, dtype=np.uint8) >> 3
+    terms = _table()[level[..., 0], level[..., 1], level[..., 2]]
     # Summed-area tables: every crop costs four look-ups a term.
     planes = np.stack([terms == i for i in range(len(TERMS))], axis=-1)
     sums = np.zeros((size[1] + 1, size[0] + 1, len(TERMS)), dtype=np.int64)
     sums[1:, 1:] = planes.cumsum(axis=0).cumsum(axis=1)
-    out = np.empty((len(BOXES), len(TERMS)), dtype=np.uint8)
+    out = np.empty((len(BOXES), len(TERMS)), dtype=np.float16)
     for row, (x0, y0, x1, y1) in enumerate(BOXES):
         left, top = int(x0 * size[0]), int(y0 * size[1])
         right, bottom = max(round(x1 * size[0]), left + 1), max(round(y1 * size[1]), top + 1)
         count = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        out[row] = np.round(count * 255.0 / ((right - left) * (bottom - top)))
+        out[row] = count / ((right - left) * (bottom - top))
     return out
 
 

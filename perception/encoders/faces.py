@@ -1,7 +1,7 @@
-"""Faces: where they are, never whose. Optional; ImageNet has no class for people, and a face is the surest sign of one.
+"""Faces: where they are, never whose. Optional; ImageNet has no class for people, and a face is the surest sign.
 
-BlazeFace in its two forms (short range 128 x 128, full range 192 x 192; Bazarevsky et al. 2019), read as TensorFlow Lite
-files by OpenCV. Each alone sees faces in knots of wood; a face counts where both agree, or where one of them is sure and
+BlazeFace in its two forms (short range 128 x 128, full range 192 x 192; Bazarevsky et al. 2019), read as TensorFlow
+Lite files by OpenCV. Each alone sees faces in knots of wood; a face counts where both agree, or where one of them is sure and
 the face is large. Nothing that could tell two people apart is computed or kept.
 """
 
@@ -22,11 +22,11 @@ from streammem.model import Box, Detection
 LEAST_SCORE = 0.5
 SURE_SCORE = 0.85
 SURE_SIDE = 0.08
-"""A face that only one model sees must be this large (share of the picture's longer side) and at least as sure as above."""
+"""A face that only one model sees must be this large (share of a side) and at least as sure as above."""
 LOOKS = 6
-"""The whole picture and its five 60 % crops. A face of a fortieth of the picture is too small for these networks in one look:
-one look finds none in 20 s of two children jumping on a bed, six find one in half of the pictures; no false face more in
-150 pictures without people."""
+"""The whole picture and its five 60 % crops. A face of a tenth of the picture's width is too small for these networks
+in one look: one look finds none in 20 s of two children jumping on a bed, six find one in half of the pictures, and
+none in 60 pictures of streets, tables and rooms without faces."""
 _AGREE = 0.3
 _LOGIT_CAP = 30.0
 _SMALLEST = 32

@@ -1,7 +1,7 @@
 """The default embedding space: ImageNet classes in many crops, asked in words. No hub, no GPU, weights from packages.
 
-A keyframe keeps the 50 best classes of 15 crops (6 KB) and one index vector: ConSE (Norouzi et al. 2014), the sum of the
-class names' sentence vectors weighted by the classes' probabilities. A question becomes weights over the classes
+A keyframe keeps the 50 best classes of 15 crops (6 KB) and one index vector: ConSE (Norouzi et al. 2014), the sum of
+the class names' sentence vectors weighted by the classes' probabilities. A question becomes weights over the classes
 through names, synonyms and hypernyms (``vocabulary.py``); a row's relevance is in ``ranking.py``.
 It can't tell by itself that a thing is absent (``can_abstain`` is False); the ``label`` signal, calibrated on questions
 about absent things, can for words of its vocabulary.

@@ -74,7 +74,7 @@ class MiniLM:
             tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             words = np.load(folder / "words.npy", mmap_mode="r", allow_pickle=False)
             positions = np.load(folder / "positions.npy", allow_pickle=False)
-        except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
+        except Exception as error:  # tokenizers raises plain Exception
             raise ModelUnavailable(
                 f"the converted MiniLM is damaged: {folder}: {error}", hint=f"delete {folder}"
             ) from error
@@ -112,11 +112,11 @@ def graph(state: dict[str, np.ndarray]) -> bytes:
     nodes: list[Any] = []
     constants: list[Any] = []
 
-    def constant(name: str, value: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    def constant(name: str, value: np.ndarray | np.floating[Any]) -> str:
+        constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -134,10 +134,10 @@ def graph(state: dict[str, np.ndarray]) -> bytes:
 
     heads = constant("heads", np.array([0, _HEADS, _HEAD_DIM], dtype=np.int64))
     joined = constant("joined", np.array([0, DIM], dtype=np.int64))
-    scale = constant("scale", np.float32(_HEAD_DIM**-0.5).reshape(()))
-    half = constant("half", np.float32(0.5).reshape(()))
-    one = constant("one", np.float32(1.0).reshape(()))
-    root2 = constant("root2", np.float32(2.0**0.5).reshape(()))
+    scale = constant("scale", np.float32(_HEAD_DIM**-0.5))
+    half = constant("half", np.float32(0.5))
+    one = constant("one", np.float32(1.0))
+    root2 = constant("root2", np.float32(2.0**0.5))
     x = norm("x", "embeddings.LayerNorm")
     for number in range(_LAYERS):
         layer = f"encoder.layer.{number}"

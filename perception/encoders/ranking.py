@@ -1,7 +1,7 @@
 """How much a row of class scores has to do with a question: Q2C-z, ConSE and the evidence of its labels.
 
-*Q2C-z*: the question becomes weights over the classes (softmax over similarities, ``vocabulary.py``), a crop's relevance
-is the weighted sum of its activations standardised by the stream's own background, a row's that of its best crop. It is
+*Q2C-z*: the question becomes weights over the classes (softmax over similarities, ``vocabulary.py``), a crop's
+relevance is the weighted sum of its activations standardised by the stream's own background, a row's that of its best crop. It is
 in deviations, so that two streams compare.
 *Label*: where the question holds words of the vocabulary, the probability that the picture shows such a thing.
 """
@@ -23,8 +23,8 @@ from streammem.recall.query import content_phrase
 from streammem.spaces import Ragged
 
 WORD_FACTOR = 0.8
-"""A single word's match counts less than the whole phrase's. Development R@1/R@5: phrase alone .41/.57, with words .42/.64
-(at .9: .40/.61, at 1: .39/.58)."""
+"""A single word's match counts less than the whole phrase's. Development R@1/R@5: phrase alone .41/.57, with words
+.42/.64 (at .9: .40/.61, at 1: .39/.58)."""
 DEVIATION_FLOOR = 1.0
 PRIOR_CROPS = 200.0
 _MOST_WORDS = 12

@@ -35,5 +35,5 @@ def open_session(path: Path, *, optimise: bool = True) -> onnxruntime.InferenceS
 
     try:
         return ort.InferenceSession(str(path), options(optimise=optimise), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (ONNX Runtime raises a dozen unrelated classes of its own)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes of its own
         raise ModelUnavailable(f"ONNX Runtime can't open {path}: {error}", hint=f"delete {path.parent}") from error

@@ -1,5 +1,8 @@
 """All encoders of one configuration, as the pipeline sees them (``base.Suite``): lazy, and each signal on its own.
 
+Parts of a kept frame, besides those of its embedding space: ``colours`` (15, 11) float16, ``faces`` (n, 5) float16, score
+and box, and ``text_vectors`` (n, 384) float16, row for row with its texts.
+
 A signal whose weights are missing or differ is off with a plain reason; the others run. Nothing is opened before the
 first picture; :meth:`EncoderSuite.signals` only looks at files.
 """
@@ -30,7 +33,7 @@ _EMPTY = np.zeros(0, dtype=np.float32)
 
 
 class EncoderSuite:
-    """``glance`` and ``describe`` may be called by several threads at once; what they give depends on the picture alone.
+    """``glance`` and ``describe`` may be called by several threads; what they give depends on the picture alone.
 
     ``space`` replaces the one that the configuration names (tests, third parties). ``cache`` is the cache directory."""
 
@@ -82,18 +85,18 @@ class EncoderSuite:
     def identity(self) -> Producer:
         """``parameters`` changes with everything that changes what is remembered: weights, settings, signals."""
         state = self.signals()
-        facts: list[object] = sorted(name for name, reason in state.items() if reason == ON)
+        facts: list[object] = [*sorted(name for name, reason in state.items() if reason == ON)]
         space = self.space_id
         if space is not None:
             own = self.space
             # The version of a hub space is a hash of its weights and settings already.
             facts.append(own.identity if isinstance(own, ImageNetSpace) else space)
         if state["text"] == ON:
-            used = (weights.OCR_DETECT.sha256, weights.OCR_READ.sha256, weights.MINILM.sha256)
-            facts.append((*used, ocr.LONGEST_SIDE, ocr.LEAST_CONFIDENCE, ocr.LEAST_CHARACTERS))
+            facts += [weights.OCR_DETECT.sha256, weights.OCR_READ.sha256, weights.MINILM.sha256]
+            facts.append((ocr.LONGEST_SIDE, ocr.LEAST_CONFIDENCE, ocr.LEAST_CHARACTERS))
         if state["faces"] == ON:
-            used = (weights.FACE_SHORT.sha256, weights.FACE_FULL.sha256)
-            facts.append((*used, faces.LEAST_SCORE, faces.SURE_SCORE, faces.SURE_SIDE, faces.LOOKS))
+            facts += [weights.FACE_SHORT.sha256, weights.FACE_FULL.sha256]
+            facts.append((faces.LEAST_SCORE, faces.SURE_SCORE, faces.SURE_SIDE, faces.LOOKS))
         if state["speech"] == ON:
             facts.append((weights.WHISPER_BASE.sha256, speech.WINDOW_SECONDS))
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
@@ -137,6 +140,8 @@ class EncoderSuite:
             began = time.perf_counter()
             detections = self._faces.find(image)
             seconds["faces"] = time.perf_counter() - began
+            if detections:
+                parts["faces"] = np.array([(d.score, *d.box) for d in detections], dtype=np.float16)
         if self._on("colours"):
             parts["colours"] = colours.shares(image)
         vector = embedding.vector if len(embedding.vector) else None
@@ -204,6 +209,6 @@ def _with_faces(labels: tuple[Label, ...], detections: tuple[Detection, ...]) ->
 def _pooled_gray(image: np.ndarray) -> np.ndarray:
     """Without vision, novelty still needs a vector: the 16x16 gray picture, centred, and the mean colours."""
     gray = stats.gray16(image).astype(np.float32).ravel() / 255
-    tint = colours.shares(image)[0].astype(np.float32) / 255
+    tint = colours.shares(image)[0].astype(np.float32)
     pooled = np.concatenate([gray - gray.mean(), tint])
     return pooled / max(float(np.linalg.norm(pooled)), 1e-6)

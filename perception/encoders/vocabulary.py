@@ -31,7 +31,7 @@ _EVERYDAY = {
     "tv": "television", "telly": "television", "fridge": "refrigerator", "couch": "sofa", "phone": "telephone",
     "mobile": "cellphone", "smartphone": "cellphone", "bike": "bicycle", "motorbike": "motorcycle", "plane": "airplane",
     "aeroplane": "airplane", "lorry": "truck", "bunny": "rabbit", "puppy": "dog", "doggy": "dog", "kitten": "cat",
-    "kitty": "cat", "pc": "computer", "notebook": "notebook computer", "cab": "taxi", "mum": "mother", "sneakers": "sneaker",
+    "kitty": "cat", "pc": "computer", "notebook": "notebook computer", "cab": "taxi", "mum": "mother",
     "birdie": "bird", "wardrobe": "wardrobe", "cupboard": "cabinet", "hoover": "vacuum", "stove": "stove",
 }  # fmt: skip
 
