@@ -2,8 +2,9 @@
 
     python tools/build_prior.py VIDEO_OR_FOLDER...
 
-Each source counts the same, however long it is. The shipped file was measured on the 26 development clips of the shared
-data folder (film, streets, robot tables, rooms, animals; 1 frame/s, 15 crops); it holds sums over them, no picture.
+Each source counts the same, however long it is. The shipped file was measured on the 26 development clips of the
+shared data folder (film, streets, robot tables, rooms, animals; 1 frame/s, 15 crops); it holds sums over them, no
+picture.
 """
 
 from __future__ import annotations

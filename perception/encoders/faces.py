@@ -1,8 +1,8 @@
 """Faces: where they are, never whose. Optional; ImageNet has no class for people, and a face is the surest sign.
 
 BlazeFace in its two forms (short range 128 x 128, full range 192 x 192; Bazarevsky et al. 2019), read as TensorFlow
-Lite files by OpenCV. Each alone sees faces in knots of wood; a face counts where both agree, or where one of them is sure and
-the face is large. Nothing that could tell two people apart is computed or kept.
+Lite files by OpenCV. Each alone sees faces in knots of wood; a face counts where both agree, or where one of them is
+sure and the face is large. Nothing that could tell two people apart is computed or kept.
 """
 
 from __future__ import annotations

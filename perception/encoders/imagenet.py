@@ -2,9 +2,9 @@
 
 A keyframe keeps the 50 best classes of 15 crops (6 KB) and one index vector: ConSE (Norouzi et al. 2014), the sum of
 the class names' sentence vectors weighted by the classes' probabilities. A question becomes weights over the classes
-through names, synonyms and hypernyms (``vocabulary.py``); a row's relevance is in ``ranking.py``.
-It can't tell by itself that a thing is absent (``can_abstain`` is False); the ``label`` signal, calibrated on questions
-about absent things, can for words of its vocabulary.
+through names, synonyms and hypernyms (``vocabulary.py``); a row's relevance is in ``ranking.py``. It can't tell by
+itself that a thing is absent (``can_abstain`` is False); the ``label`` signal, calibrated on questions about absent
+things, can for words of its vocabulary.
 """
 
 from __future__ import annotations

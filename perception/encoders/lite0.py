@@ -75,7 +75,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))

@@ -1,8 +1,9 @@
 """Text seen in the scene: RapidOCR (PP-OCR small) on kept keyframes.
 
 RapidOCR downloads a model whose file is missing or differs. That can't happen here: both files are checked by hash
-first and handed over as paths, a branch of its code that never opens a connection (a test blocks the network). Settings, as
-measured in engineering.md: longest side 480 and no angle classifier cost 35-55 ms where its defaults cost 206-262.
+first and handed over as paths, a branch of its code that never opens a connection (a test blocks the network).
+Settings, as measured in engineering.md: longest side 480 and no angle classifier cost 35-55 ms where its defaults
+cost 206-262.
 
 What it reads is data: control characters are removed, length and number are capped, and nobody interprets it.
 """

@@ -1,8 +1,8 @@
 """How much a row of class scores has to do with a question: Q2C-z, ConSE and the evidence of its labels.
 
 *Q2C-z*: the question becomes weights over the classes (softmax over similarities, ``vocabulary.py``), a crop's
-relevance is the weighted sum of its activations standardised by the stream's own background, a row's that of its best crop. It is
-in deviations, so that two streams compare.
+relevance is the weighted sum of its activations standardised by the stream's own background, a row's that of its best
+crop. It is in deviations, so that two streams compare.
 *Label*: where the question holds words of the vocabulary, the probability that the picture shows such a thing.
 """
 

@@ -1,8 +1,8 @@
 """Class scores of crops as they are kept: the 50 best of 1,000 classes, and the statistics that make them comparable.
 
 A crop's row is ``classes`` (50,) uint16 and ``scores`` (50,) float16, log-probabilities, best first: 200 bytes, where
-1,000 dense float16 would be 2,000. The *activation* of a class is its log-probability above the row's last one; classes
-that aren't listed have 0. That makes sums over a stream additive and sparse, and nothing has to be imputed.
+1,000 dense float16 would be 2,000. The *activation* of a class is its log-probability above the row's last one;
+classes that aren't listed have 0. That makes sums over a stream additive and sparse, and nothing has to be imputed.
 """
 
 from __future__ import annotations

