@@ -1,9 +1,9 @@
 """decord 0.6.0 behind the decoder protocol. PyAV is the default; this is for comparing and for GPU builds of decord.
 
 Its documented weaknesses, as measured here: it aborts at the first damaged packet (PyAV gives 661 of 668 frames), takes
-about 1 GB for what PyAV does in 100 MB because it indexes and buffers whole groups, gives times as 32-bit-looking float
-seconds that are exact to about a microsecond, and applies neither rotation nor pixel aspect (done here from the
-container). Frames whose time stamp it doesn't know get the one that its index claims.
+about 1 GB for what PyAV does in 100 MB because it indexes and buffers whole groups, gives times as float
+seconds that are exact to about a microsecond, takes a mirrored picture for one that is half turned and ignores the
+pixels' aspect (mended here). Frames whose time stamp it doesn't know get the one that its index claims.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from perception.decoders.opening import open_video, pick_video_stream
 from perception.decoders.packets import read_packets
-from perception.decoders.pictures import MAX_SIDE, degrees, orientation, turn, upright_size
+from perception.decoders.pictures import MAX_SIDE, degrees, orientation, upright_size
 from perception.frames import Frame, Health
 from perception.sampling import NS, FixedRate
 from streammem.errors import SourceError
@@ -96,12 +96,12 @@ class DecordDecoder:
         import cv2
 
         height, width = image.shape[:2]
-        wide, high = upright_size(width, height, self._aspect, (1, 0, 0, 1))
+        wide, high = self.width, self.height
         shrink = min(1.0, self.max_side / max(wide, high))
         size = max(1, round(wide * shrink)), max(1, round(high * shrink))
         if size != (width, height):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        return turn(image, self._turned)
+        return np.ascontiguousarray(image)
 
 
 def _errors() -> tuple[type[Exception], ...]:

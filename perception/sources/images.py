@@ -46,11 +46,11 @@ def pictures_in(folder: str) -> list[str]:
     kept = [name for name in images if not _NOT_A_PICTURE.search(os.path.splitext(name)[0])] or images
     if kept:
         return [os.path.join(folder, name) for name in sorted(kept, key=natural_order)]
-    below = [name for name in sorted(names) if os.path.isdir(os.path.join(folder, name))]
+    below = [name for name in sorted(names) if not _NOT_A_PICTURE.search(name)]
     for name in below:
         try:
             found = any(is_image(each) for each in os.listdir(os.path.join(folder, name)))
-        except OSError:
+        except OSError:  # not a folder, or not ours to read: then it isn't the hint
             continue
         if found:
             raise NoVideoStream(
