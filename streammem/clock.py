@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Literal, Protocol
 
@@ -265,6 +266,14 @@ def format_range(t_start_ns: int, t_end_ns: int, clock: StreamClock = "media", d
     if clock == "wall" and start[:11] == end[:11]:
         return f"{start[:-1]}–{end[11:]}"
     return f"{start}–{end}"
+
+
+def format_ranges(ranges: Sequence[tuple[int, int, StreamClock]]) -> list[str]:
+    """:func:`format_range` for rows of one list: whole seconds, or tenths where two rows would look the same."""
+    whole = [format_range(start, end, clock) for start, end, clock in ranges]
+    return (
+        whole if len(set(whole)) == len(whole) else [format_range(start, end, clock, 1) for start, end, clock in ranges]
+    )
 
 
 def format_duration(length_ns: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streammem.clock import StreamClock, format_range
+from streammem.clock import StreamClock, format_ranges
 from streammem.errors import StorageError
 from streammem.model import Evidence, Why
 from streammem.printable import printable
@@ -60,15 +60,16 @@ def tiles_of(
 ) -> list[Tile]:
     """A tile for each piece of evidence. Its best frame is decoded again through ``frame_at`` (sharper than a
     thumbnail) where that gives one; else the kept thumbnail is shown."""
+    times = format_ranges([(item.t_start_ns, item.t_end_ns, clock_of(item.stream)) for item in evidence])
     return [
         Tile(
             pictures=_pictures(item, thumbnail, frame_at),
-            when=format_range(item.t_start_ns, item.t_end_ns, clock_of(item.stream)),
+            when=when,
             score=score_text(item) if scores else "",
             why=why_text(item.why),
             stream=item.stream if name_streams else "",
         )
-        for item in evidence
+        for item, when in zip(evidence, times, strict=True)
     ]
 
 
@@ -117,8 +118,12 @@ def contact_sheet(
     parts = [_heading(title, subtitle, status, inner)]
     columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(tiles), 3)
     tile_width = (inner - (columns - 1) * _GAP) // columns
+    picture_height = _picture_height(tiles, tile_width)
     for start in range(0, len(tiles), columns):
-        row = [_tile(tile, start + i + 1, tile_width) for i, tile in enumerate(tiles[start : start + columns])]
+        row = [
+            _tile(tile, start + i + 1, tile_width, picture_height)
+            for i, tile in enumerate(tiles[start : start + columns])
+        ]
         height = max(part.shape[0] for part in row)
         strip = _blank(height, inner)
         for i, part in enumerate(row):
@@ -164,8 +169,15 @@ def _heading(title: str, subtitle: str, status: str, width: int) -> np.ndarray:
     return np.vstack(parts)
 
 
-def _tile(tile: Tile, rank: int, width: int) -> np.ndarray:
-    parts = [_picture(tile.pictures[0] if tile.pictures else None, rank, width)]
+def _picture_height(tiles: Sequence[Tile], width: int) -> int:
+    """One height for all pictures: that of the tallest, between wide film (2.4:1) and 3:4, so that rows line up."""
+    shapes = [tile.pictures[0].shape for tile in tiles if tile.pictures]
+    share = max((shape[0] / shape[1] for shape in shapes), default=9 / 16)
+    return min(_LONGEST_HEIGHT, round(width * min(max(share, 1 / 2.4), 4 / 3)))
+
+
+def _tile(tile: Tile, rank: int, width: int, height: int) -> np.ndarray:
+    parts = [_picture(tile.pictures[0] if tile.pictures else None, rank, width, height)]
     if len(tile.pictures) > 1:
         parts += [_blank(6, width), _film(tile.pictures[1:], width)]
     parts.append(_blank(10, width))
@@ -189,8 +201,7 @@ def _tile(tile: Tile, rank: int, width: int) -> np.ndarray:
     return np.vstack(parts)
 
 
-def _picture(picture: np.ndarray | None, rank: int, width: int) -> np.ndarray:
-    height = min(_LONGEST_HEIGHT, width * 9 // 16)
+def _picture(picture: np.ndarray | None, rank: int, width: int, height: int) -> np.ndarray:
     canvas = np.full((height, width, 3), DARK, np.uint8)
     if picture is None:
         text = "no frame is left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from streammem.cli import options as o
 from streammem.cli.output import Output
 
 if TYPE_CHECKING:
+    from perception.encoders.weights import WeightFile
     from streammem.config import Config
     from streammem.doctor import Check
 
@@ -80,13 +82,28 @@ def weight_checks() -> Iterator[Check]:
 
     for weight in weights.ALL:
         try:
-            weights.read_verified(weight)
+            if weight is weights.WHISPER_BASE:
+                _check_joined(weight, weights.WHISPER_BASE_REST)
+            else:
+                weights.read_verified(weight)
         except ModelUnavailable as error:
             # A missing file turns one signal off; only a wrong one is a fault.
             missing = "missing" in error.message
             yield Check("weights", weight.name, "warn" if missing else "fail", error.message, error.hint)
         else:
             yield Check("weights", weight.name, "ok", f"{weight.sha256[:12]}, {weight.licence} ({weight.package})")
+
+
+def _check_joined(first: WeightFile, rest: WeightFile) -> None:
+    """A model that comes in two packages has one hash, that of both parts together. Raises ModelUnavailable."""
+    from perception.encoders import weights
+
+    digest = hashlib.sha256()
+    for part in (first, rest):
+        with weights.find(part).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    weights.expect(first, digest.hexdigest(), f"{weights.find(first)} + {rest.package}")
 
 
 def signal_checks(config: Config) -> Iterator[Check]:

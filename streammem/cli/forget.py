@@ -51,8 +51,8 @@ def forget(
         out.document({"memory": str(place), "forgotten": plain(report)})
     else:
         out.line(
-            f"forgot {report.records:,} records of {report.observations:,} observations and {report.thumbnails:,} "
-            f"thumbnails; {size(report.bytes)} are free again"
+            f"forgot {report.observations:,} observations and {report.thumbnails:,} thumbnails"
+            + (f"; {size(report.bytes)} are free again" if report.bytes else "")
         )
     return 0 if report.observations else 1
 

@@ -160,7 +160,7 @@ class Output:
         if not self.quiet and not self.as_json:
             from rich.text import Text
 
-            self.aside.print(Text(printable(text, 400), style="dim"))
+            self.aside.print(Text(printable(text, 400), style="dim"), soft_wrap=True)
 
     def line(self, text: str, style: str = "") -> None:
         """One line of a result on stdout."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streammem.clock import StreamClock, format_duration, format_range, format_time
+from streammem.clock import StreamClock, format_duration, format_ranges, format_time
 from streammem.model import Answer, Evidence, StreamInfo, Why, show_id
 from streammem.printable import printable
 
@@ -132,13 +132,14 @@ def print_moments(
     if many:
         table.add_column(overflow="fold", max_width=24)
     table.add_column(overflow="fold")
+    times = format_ranges([(item.t_start_ns, item.t_end_ns, clock_of(item.stream)) for item in moments])
     best = max((item.score for item in moments), default=0.0)
-    for rank, item in enumerate(moments, 1):
+    for rank, (item, when) in enumerate(zip(moments, times, strict=True), 1):
         strong = rank <= proven
         colour = accent if strong or not proven else "bright_black"
         row = [
             Text(str(rank), style="bold" if strong else "dim"),
-            Text(format_range(item.t_start_ns, item.t_end_ns, clock_of(item.stream)), style="bold" if strong else ""),
+            Text(when, style="bold" if strong else ""),
             Text(bar(item.score / best if best > 0 else 0.0), style=colour),
             Text(f"{item.score:.2f}", style="dim"),
         ]

@@ -110,7 +110,8 @@ def ensure_watched(
     from perception.encoders.suite import EncoderSuite
     from perception.identity import configuration_hash, content_hash
 
-    suite = EncoderSuite(config.perception)
+    suite = EncoderSuite(config.perception, cache=config.cache_dir)
+    suite.require()
     session = configuration_hash(config.perception, suite.identity())
     if directory is None and not rewatch and os.path.isfile(target):
         # The short way: neither the video nor a decoder is opened for what is complete.
