@@ -186,7 +186,7 @@ class FrameRef(msgspec.Struct, frozen=True):
 
 
 class Why(msgspec.Struct, frozen=True):
-    """One signal's share in a hit: ``signal`` is label, text, speech, face or colour."""
+    """One signal's share in a hit: ``signal`` is vision, label, text, speech, face or colour."""
 
     signal: str
     score: float

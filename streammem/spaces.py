@@ -124,6 +124,13 @@ class EmbeddingSpace(Protocol):
         ``statistics`` is what :meth:`statistics` gave, summed over the stream; None means: only the shipped prior."""
         ...
 
+    def signals(
+        self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """:meth:`score` as ``vision``, and besides it whatever the space can say that may be calibrated (``label``:
+        evidence for a word of its vocabulary). Each (n,) float32; -inf where it knows nothing."""
+        ...
+
     def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:
         """Sufficient statistics of these rows; the sum over disjoint sets of rows is that of their union."""
         ...

@@ -25,7 +25,14 @@ CLOSEST = 5
 QUOTE = 120
 
 _ASKS_WHAT_IT_SAYS = re.compile(r"^\s*what\b.*\b(say|says|said|read|reads|written|text|word|words|title|name)\b", re.I)
-_NAMES = {"label": "picture", "text": "text in the scene", "speech": "speech", "face": "face", "colour": "colour"}
+_NAMES = {
+    "label": "picture",
+    "vision": "picture",
+    "text": "text in the scene",
+    "speech": "speech",
+    "face": "face",
+    "colour": "colour",
+}
 
 
 def ask(

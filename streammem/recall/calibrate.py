@@ -35,8 +35,8 @@ def features(query: Query, hit: Hit) -> dict[str, float]:
     """What the calibrated signals are computed from, for the best moment. The same function is used to calibrate and
     to answer, so that the two can't drift apart.
 
-    ``text``/``speech``: share of the asked words that stand there. ``label``: the space's score. ``margin``: how far
-    that score is above the stream's own background, in its deviations."""
+    ``text``/``speech``: share of the asked words that stand there. ``label``: the space's evidence for the asked words. ``margin``: how
+    far the vision score is above the stream's own background, in its deviations."""
     scores = hit.signals.scores
     rows = slice(hit.moment.lo, hit.moment.hi + 1)
     out: dict[str, float] = {}
@@ -44,12 +44,12 @@ def features(query: Query, hit: Hit) -> dict[str, float]:
         inside = column[rows]
         if np.isfinite(inside).any():
             out[name] = float(np.nanmax(inside))
-    label = scores.get("label")
-    if label is not None and "label" in out:
-        known = label[np.isfinite(label)]
+    vision = scores.get("vision")
+    if vision is not None and "vision" in out:
+        known = vision[np.isfinite(vision)]
         middle = float(np.median(known))
         spread = 1.4826 * float(np.median(np.abs(known - middle)))
-        out["margin"] = (out["label"] - middle) / max(spread, 1e-3)
+        out["margin"] = (out["vision"] - middle) / max(spread, 1e-3)
     return out
 
 

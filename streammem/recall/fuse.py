@@ -3,7 +3,7 @@
 Two ways, measured beside each other by ``tools/eval_retrieval.py``:
 
 * ``rank_fusion``: weighted reciprocal ranks (Cormack et al. 2009), which needs no common scale;
-* ``score_fusion`` (the default): the label score standardised over what is searched, plus bonuses of the other signals
+* ``score_fusion`` (the default): the vision score standardised over what is searched, plus bonuses of the other signals
   in the same unit (one standard deviation). It wins because a word that is *there* is worth more than its rank says.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from streammem.recall.query import Query
 from streammem.recall.signals import Signals
 
-# In standard deviations of the label score. A whole matched phrase outranks any label (labels reach about 4).
+# In standard deviations of the vision score. A whole matched phrase outranks any label (labels reach about 4).
 TEXT_WEIGHT = 6.0
 SPEECH_WEIGHT = 6.0
 FACE_WEIGHT = 1.0
@@ -31,7 +31,7 @@ RANK_CONSTANT = 60.0
 def score_fusion(query: Query, groups: Sequence[Signals]) -> list[np.ndarray]:
     """One fused score a row and timeline, (n,) float32, comparable over the timelines given; -inf where no signal
     knows anything."""
-    labels = [smooth(g.scores["label"], g) for g in groups if "label" in g.scores]
+    labels = [smooth(g.scores["vision"], g) for g in groups if "vision" in g.scores]
     known = np.concatenate(labels) if labels else np.empty(0, np.float32)
     known = known[np.isfinite(known)]
     mean = float(known.mean()) if len(known) else 0.0
@@ -39,8 +39,8 @@ def score_fusion(query: Query, groups: Sequence[Signals]) -> list[np.ndarray]:
     fused = []
     for group in groups:
         total = np.full(len(group.timeline), -np.inf, np.float32)
-        if "label" in group.scores:
-            label = smooth(group.scores["label"], group)
+        if "vision" in group.scores:
+            label = smooth(group.scores["vision"], group)
             total = np.where(np.isfinite(label), (label - mean) / max(deviation, 1e-6), -np.inf).astype(np.float32)
         for name, weight in _weights(query).items():
             if name in group.scores:
@@ -55,7 +55,7 @@ def rank_fusion(query: Query, groups: Sequence[Signals]) -> list[np.ndarray]:
     """Weighted reciprocal rank fusion over all timelines given; the same result shape as :func:`score_fusion`."""
     lengths = [len(g.timeline) for g in groups]
     total = np.full(sum(lengths), -np.inf, np.float32)
-    weights: Mapping[str, float] = {"label": 1.0, **{k: v / 4.0 for k, v in _weights(query).items()}}
+    weights: Mapping[str, float] = {"vision": 1.0, **{k: v / 4.0 for k, v in _weights(query).items()}}
     for name, weight in weights.items():
         column = np.concatenate(
             [g.scores.get(name, np.full(n, np.nan, np.float32)) for g, n in zip(groups, lengths, strict=True)]

@@ -205,9 +205,9 @@ def _why(group: Signals, moment: Moment, peak: Record) -> tuple[Why, ...]:
         if rows:
             best = max(rows, key=lambda i: (matches[i].coverage, -i))
             reasons.append(Why(name, round(matches[best].coverage, 4), matches[best].detail))
-    for name in ("label", "face", "colour"):
+    for name in ("vision", "face", "colour"):
         value = group.scores.get(name)
-        if value is not None and np.isfinite(value[moment.peak]) and (name == "label" or value[moment.peak] > 0):
-            detail = signal_module.describe(peak) if name == "label" else ""
+        if value is not None and np.isfinite(value[moment.peak]) and (name == "vision" or value[moment.peak] > 0):
+            detail = signal_module.describe(peak) if name == "vision" else ""
             reasons.append(Why(name, round(float(value[moment.peak]), 4), detail))
     return tuple(reasons)

@@ -17,7 +17,8 @@ from streammem.recall.timeline import Between, Timeline, View
 from streammem.recall.words import WordMatch, match_query
 from streammem.spaces import EmbeddingSpace, Ragged
 
-SIGNALS = ("label", "text", "speech", "face", "colour")
+SIGNALS = ("vision", "label", "text", "speech", "face", "colour")
+"""``vision`` ranks; ``label``, ``text`` and ``speech`` can also be evidence (``calibrate.py``)."""
 
 # Above this many rows with words the full-text index chooses which are read; below, reading them all is quicker.
 SCAN_WORDS = 5_000
@@ -46,9 +47,10 @@ def gather(
     columns = timeline.columns()
     embedded = columns.get("vector")
     if space is not None and embedded is not None and len(embedded.values):
-        has = np.diff(embedded.offsets) > 0
-        label = np.asarray(space.score(query.phrase, columns, statistics), np.float32)
-        signals.scores["label"] = np.where(has, label, np.float32(np.nan))
+        for name, score in space.signals(query.phrase, columns, statistics).items():
+            known = np.isfinite(score)
+            if known.any():
+                signals.scores[name] = np.where(known, score, np.nan).astype(np.float32)
     _add_words(query, timeline, word_ids, signals)
     if query.people and "faces" in columns:
         signals.scores["face"] = hold(_largest(columns["faces"], 0), timeline.is_key)
