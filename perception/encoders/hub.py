@@ -222,19 +222,21 @@ class HubSpace:
         return np.stack(vectors)
 
     def score(self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> np.ndarray:
-        """(n,) float32: the cosine (CLIP) or the pair probability (SigLIP2) of each row's best vector; rows without
-        one get -1 or 0. An absolute scale, the same for every stream; ``statistics`` is not used."""
-        if not columns:
-            return np.empty(0, np.float32)
-        empty = -1.0 if self._load().bias is None else 0.0
+        """(n,) float32: the cosine (CLIP) or the pair probability (SigLIP2) of each row's best vector; -inf for rows
+        without one. An absolute scale, the same for every stream; ``statistics`` is not used."""
         if "vector" not in columns:
-            return np.full(len(next(iter(columns.values()))), empty, np.float32)
+            return np.full(len(next(iter(columns.values()), ())), -np.inf, np.float32)
         column = columns["vector"]
         scores = np.full(len(column), -np.inf, np.float32)
         cosines = np.einsum("ij,j->i", column.values.astype(np.float32), self.embed_text([query])[0])
-        np.maximum.at(scores, column.row_of, cosines)
-        seen = np.isfinite(scores)
-        return np.where(seen, self._relevance(np.where(seen, scores, 0)), np.float32(empty)).astype(np.float32)
+        np.maximum.at(scores, column.row_of, self._relevance(cosines).astype(np.float32))
+        return scores
+
+    def signals(
+        self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """:meth:`score` as ``vision``: one signal is all that a single vector has to say."""
+        return {"vision": self.score(query, columns, statistics)}
 
     def _relevance(self, cosines: np.ndarray) -> np.ndarray:
         loaded = self._load()

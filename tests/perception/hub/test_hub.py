@@ -166,12 +166,13 @@ def test_score_of_rows_with_no_vector_or_several(space: HubSpace) -> None:
     vectors = np.stack([e.vector for e in space.embed_frames(pictures(3))])
     column = Ragged(vectors.astype(np.float16), np.array([0, 1, 1, 3]))
     scores = space.score("a red car", {"vector": column}, None)
-    low = -1.0 if space.name == "clip" else 0.0
-    assert scores.shape == (3,) and scores.dtype == np.float32 and scores[1] == low
+    assert scores.shape == (3,) and scores.dtype == np.float32 and scores[1] == -np.inf
     each = space.score("a red car", {"vector": Ragged(vectors.astype(np.float16), np.arange(4))}, None)
     assert scores[0] == each[0] and scores[2] == max(each[1:])
-    assert space.score("a", {"other": Ragged(np.zeros((4, 1)), np.array([0, 4]))}, None).tolist() == [low]
+    assert space.score("a", {"other": Ragged(np.zeros((4, 1)), np.array([0, 4]))}, None).tolist() == [-np.inf]
     assert space.score("a", {}, None).shape == (0,)
+    signals = space.signals("a red car", {"vector": column}, None)
+    assert list(signals) == ["vision"] and signals["vision"].tobytes() == scores.tobytes()
 
 
 def test_ranking_follows_the_cosine(space: HubSpace) -> None:
