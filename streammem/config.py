@@ -73,6 +73,27 @@ class RecallConfig(Section):
     """Longest question in characters."""
 
 
+class ServiceConfig(Section):
+    """``streammem serve``. Sizes bound what clients can make the service hold."""
+
+    bind: str = "tcp://127.0.0.1:5570"
+    """Where clients connect. Other than loopback and ipc:// needs keys."""
+    credits: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Packets that one client may have unacknowledged."""
+    credit_bytes: Annotated[int, Field(ge=1 * MB)] = 32 * MB
+    """... and their bytes; one packet alone may be larger."""
+    queue_bytes: Annotated[int, Field(ge=1 * MB)] = 256 * MB
+    """Packets of all clients that wait to be written. Above it clients are told to come back."""
+    group: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Packets in one group commit."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads that answer questions."""
+    waiting: Annotated[int, Field(ge=1)] = 256
+    """Requests that wait for a worker. Above it clients are told to come back."""
+    flush_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """After SIGTERM, what was received is written within this time."""
+
+
 class Config(Section):
     """Everything. One YAML file, ``STREAMMEM__SECTION__KEY`` in the environment, flags; the last one wins."""
 
@@ -80,5 +101,6 @@ class Config(Section):
     memory: MemoryConfig = MemoryConfig()
     budget: BudgetConfig = BudgetConfig()
     recall: RecallConfig = RecallConfig()
+    service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""
     """Where watched memories and converted models are kept; empty: $XDG_CACHE_HOME/streammem."""

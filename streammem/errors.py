@@ -14,6 +14,11 @@
     │   └── InsecureAddress         an address that others can reach, without keys
     ├── AccessDenied                a key that may not do this; the same words whether the thing exists or not
     ├── ModelUnavailable            weights that are missing or differ from the expected hash
+    ├── ServiceError                a memory service and the way to it
+    │   ├── ServiceUnreachable      nobody answers at that address; exit code 3
+    │   ├── DeadlineExceeded        it is there, and didn't answer in time; exit code 3
+    │   ├── ServiceBusy             it has too much to do now; trying again later works
+    │   └── ProtocolError           a message that the other side refused
     └── StorageError
         ├── MemoryNotFound          no memory in that directory
         ├── MemoryLocked            another process writes to it; the message names its pid
@@ -97,6 +102,32 @@ class AccessDenied(StreammemError):
 
 class ModelUnavailable(StreammemError):
     """Weights are missing here, or differ from the expected hash."""
+
+
+class ServiceError(StreammemError):
+    """A memory service, or the way to it."""
+
+
+class ServiceUnreachable(ServiceError):
+    """Nobody answers at that address."""
+
+    exit_code = 3
+
+
+class DeadlineExceeded(ServiceError):
+    """The service is there and didn't answer in time. Whether it did what was asked is unknown; asking again is safe."""
+
+    exit_code = 3
+
+
+class ServiceBusy(ServiceError):
+    """The service has too much to do now."""
+
+    exit_code = 3
+
+
+class ProtocolError(ServiceError):
+    """A message that the other side refused: another version, or a defect."""
 
 
 class StorageError(StreammemError):

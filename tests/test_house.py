@@ -34,6 +34,8 @@ PUBLIC = (
 # settings, printable ... Modules of one height may import each other.
 HEIGHT = {
     "wire": 1,
+    "protocol": 2,
+    "link": 3,
     "storage": 2,
     "banks": 3,
     "recall": 4,
