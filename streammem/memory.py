@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Between = tuple[int | None, int | None]
 """A closed interval of capture time in ns; None leaves an end open."""
+Outcome = Literal["written", "duplicate"] | ObservationError
+"""What became of one observation."""
 
 
 def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
@@ -130,7 +132,18 @@ class Memory:
                 )
             return total
 
-    def _write_group(self, chunk: Sequence[Observation], durable: bool, *, single: bool) -> WriteReceipt:
+    def write_each(self, observations: Sequence[Observation]) -> list[Outcome]:
+        """One group commit, for a service that answers for every packet: what became of each, in order. All are
+        durable when this returns. Raises StorageFull and StorageError as ``write`` does; then none was kept."""
+        outcomes: list[Outcome] = []
+        with self._lock:
+            self._check_writable()
+            self._write_group(observations, True, single=False, outcomes=outcomes)
+        return outcomes
+
+    def _write_group(
+        self, chunk: Sequence[Observation], durable: bool, *, single: bool, outcomes: list[Outcome] | None = None
+    ) -> WriteReceipt:
         self._engine.make_room()
         accepted: list[Pending] = []
         keys: set[tuple[str, str, int]] = set()
@@ -144,13 +157,19 @@ class Memory:
                 if single:
                     raise
                 refused[error.field] = refused.get(error.field, 0) + 1
+                if outcomes is not None:
+                    outcomes.append(error)
                 continue
             key = observation.key
             if key in keys or key in self._pending_keys or self._engine.store.has_seen(*key):
                 duplicates += 1
                 self._engine.count_drop(observation.stream, "duplicate")
+                if outcomes is not None:
+                    outcomes.append("duplicate")
                 continue
             keys.add(key)
+            if outcomes is not None:
+                outcomes.append("written")
             accepted.append(entry)
         self._queue(accepted)
         self._pending_keys |= keys
