@@ -109,7 +109,6 @@ def _check_joined(first: WeightFile, rest: WeightFile) -> None:
 def signal_checks(config: Config) -> Iterator[Check]:
     """What the encoders can tell with this configuration, and why a signal is off."""
     from perception.encoders.suite import EncoderSuite
-
     from streammem.doctor import Check
     from streammem.errors import StreammemError
 
