@@ -126,7 +126,8 @@ def _embedding(observation: Observation, limits: Limits) -> None:
         raise refuse("embedding", f"has dtype {vector.dtype} and shape {vector.shape}, expected float32 (d,)")
     if not 1 <= len(vector) <= limits.embedding_dim:
         raise refuse("embedding", f"has {len(vector)} dimensions, expected 1 to {limits.embedding_dim}")
-    norm = math.sqrt(float(np.dot(vector, vector)))
+    wide = vector.astype(np.float64)  # float32 would overflow for hostile values
+    norm = math.sqrt(float(np.dot(wide, wide)))
     if not 0.999 <= norm <= 1.001:
         raise refuse("embedding", f"has norm {norm:.4g}, expected 1", "divide it by its L2 norm")
     if observation.space is None:

@@ -33,7 +33,7 @@ MAX_PAYLOAD = 96 << 20
 """Above the largest packed observation (64 MB and its header); a larger length is damage."""
 
 _FILE = struct.Struct("<8sIIQQII")  # magic, version, flags, number, first lsn, salt, crc
-_FRAME = struct.Struct("<4sB3xIQI")  # magic, type, length, lsn, crc
+_FRAME = struct.Struct("<4sIIQI")  # magic, type, length, lsn, crc
 
 
 class Frame(NamedTuple):
@@ -57,7 +57,7 @@ class _LogFile(NamedTuple):
 
 
 def _crc(salt: int, kind: int, length: int, lsn: int, payload: bytes | memoryview) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<BIQ", kind, length, lsn), salt))
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<IIQ", kind, length, lsn), salt))
 
 
 class Journal:
