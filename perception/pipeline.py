@@ -85,6 +85,8 @@ class WatchReport:
     frames: int = 0
     keyframes: int = 0
     spoken: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Observations that the memory's checks turned away, by field. Always empty unless an encoder is broken."""
     media_ns: int = 0
     complete: bool = False
     interrupted: bool = False
@@ -317,9 +319,7 @@ class _Watch:
         """Everything that waits, and how far we are, in one durable write."""
         started = time.perf_counter()
         self.committing = True
-        if self.batch:
-            self.sink.write(self.batch, durable=False)
-            self.batch = []
+        self._hand_over(durable=False)
         report, before = self.report, self.before
         checkpoint = Checkpoint(
             next_ns=report.media_ns + 1 if report.frames else before.next_ns,
@@ -337,9 +337,16 @@ class _Watch:
     def _keep(self) -> None:
         """After a stop or an error: make durable what waits to be written. No checkpoint fits in the middle of a batch;
         the next run makes the few frames since the last one again, and the memory drops the copies."""
-        if self.batch and not self.committing:
-            self.sink.write(self.batch, durable=True)
-            self.batch = []
+        if not self.committing:
+            self._hand_over(durable=True)
+
+    def _hand_over(self, *, durable: bool) -> None:
+        if not self.batch:
+            return
+        receipt = self.sink.write(self.batch, durable=durable)
+        self.batch = []
+        for name, count in getattr(receipt, "refused", {}).items():
+            self.report.refused[name] = self.report.refused.get(name, 0) + count
 
     def _tell(self) -> None:
         now = time.perf_counter()

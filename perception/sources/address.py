@@ -72,10 +72,13 @@ class AddressSource:
             width, height = upright_size(first.width, first.height, aspect, turned)
             duration = container.duration * 1000 if container.duration and container.duration > 0 else None
             recorded = duration is not None and not address.startswith(("rtsp", "rtmp", "udp", "tcp"))
+            identity = text_hash(without_user(address))
             self._info = SourceInfo(
                 text=self.shown,
                 kind="address",
-                stream=stream_id(urlsplit(self.shown).path or "stream", text_hash(without_user(address))),
+                stream=stream_id(urlsplit(self.shown).path or "stream", identity),
+                # The bytes aren't ours to read twice: a recording is known by its address and length.
+                content_hash=text_hash(f"{identity}\0{duration}\0{width}x{height}") if recorded else "",
                 clock="media" if recorded else "wall",
                 width=width,
                 height=height,
