@@ -24,7 +24,8 @@ WIDTH = 1600
 _MARGIN = 40
 _GAP = 28
 # Longest side of a picture in pixels: larger ones are only scaled down again, and a wall of 4k tiles fills the RAM.
-_LONGEST_HEIGHT = 460
+_LONGEST_HEIGHT = 620
+_WIDEST = 900
 _STRIP = 4
 """Frames beside the best one, shown small."""
 
@@ -117,7 +118,8 @@ def contact_sheet(
     inner = width - 2 * _MARGIN
     parts = [_heading(title, subtitle, status, inner)]
     columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(tiles), 3)
-    tile_width = (inner - (columns - 1) * _GAP) // columns
+    # One moment alone isn't blown up to the whole width: a thumbnail would show its pixels.
+    tile_width = min(_WIDEST, inner) if columns == 1 else (inner - (columns - 1) * _GAP) // columns
     picture_height = _picture_height(tiles, tile_width)
     for start in range(0, len(tiles), columns):
         row = [
