@@ -97,6 +97,8 @@ def secure_server(socket: zmq.Socket[Any], keys: KeyPair | None) -> None:
     socket.curve_secretkey = keys.secret.encode()
     socket.curve_publickey = keys.public.encode()
     socket.zap_domain = DOMAIN
+    # Without this libzmq lets every client in as long as no ZAP handler runs.
+    socket.zap_enforce_domain = 1
 
 
 def secure_client(socket: zmq.Socket[Any], keys: KeyPair | None, server: str = "") -> None:
@@ -122,7 +124,7 @@ def grant_of(frame: zmq.Frame, allow: AllowList | None) -> Grant:
     A frame without a user came over an address without CURVE, which :func:`check_address` keeps on this machine.
     Raises AccessDenied for a key that is no longer on the list."""
     user = frame_property(frame, "User-Id")
-    if not user:
+    if not user and _is_local_peer(frame_property(frame, "Peer-Address")):
         return LOCAL
     grant = allow.grant(user) if allow is not None else None
     if grant is None:

@@ -240,6 +240,12 @@ def test_malformed_zap_requests_are_answered_not_raised(door: Door) -> None:
     assert zap.answer([b"1.0", b"7", b"other", b"127.0.0.1", b"", b"CURVE", bytes(32)])[2] == b"400"
 
 
+def test_nobody_gets_in_while_no_handler_runs(door: Door) -> None:
+    door.zap.close()
+    door.client(load_keys(door.directory / "camera.key_secret"))
+    assert door.receive(500) is None
+
+
 def test_half_keys_are_refused_before_anything_is_sent(door: Door) -> None:
     public_only = load_keys(door.directory / "camera.key")
     with pytest.raises(KeyFileError, match="public half"):
