@@ -43,6 +43,33 @@ TOO_ABSTRACT = frozenset(
     crossbar; bar; strip; slip; restraint; constraint; building material; fabric construction; household appliance;
     home appliance; domestic animal; domesticated animal""".replace("\n", " ").split(";")
 )
+# Words that people use and that no class or hypernym among the first three words of its synset carries.
+EVERYDAY = """
+    tv telly fridge couch phone telephone mobile smartphone bike plane aeroplane airplane lorry bunny puppy
+    kitten laptop computer taxi cab sofa settee cupboard wardrobe jet ship boat bird fish insect bug spider
+    monkey ape horse cow sheep goat pig duck hen chicken rooster wolf fox bear lion tiger elephant zebra camel
+    mouse rat squirrel rabbit hare frog toad turtle tortoise lizard snake crab lobster snail butterfly bee ant
+    fly beetle flower tree fruit vegetable apple banana orange lemon strawberry pineapple mushroom pizza bread
+    burger hamburger hotdog sandwich cake ice cream coffee tea wine beer bottle cup mug glass plate bowl pan pot
+    spoon fork knife oven stove microwave toaster refrigerator dishwasher sink table desk chair bench bed pillow
+    lamp clock watch mirror window door curtain shower bathtub toilet book newspaper pen pencil ruler scissors
+    hammer screwdriver saw drill guitar piano violin drum flute trumpet ball football basketball tennis racket
+    bicycle motorcycle scooter car bus truck van train tram helicopter rocket tractor ambulance wheel tyre
+    helmet hat cap shirt coat jacket dress skirt suit tie shoe boot sandal sock glove scarf umbrella bag
+    backpack suitcase purse wallet basket box bucket bridge church mosque castle tower lighthouse fence wall
+    gate house building shop store mountain volcano beach cliff lake sea valley fountain flag kite balloon tent
+    candle torch camera keyboard monitor screen printer remote control radio loudspeaker microphone iron vase
+    plant cactus doll teddy
+""".split()
+# Words whose commonest sense in WordNet isn't what a person who asks a video means: they mean these words.
+MEANS = {
+    "television": ("television",), "tv": ("television",), "telly": ("television",), "cup": ("tea cup", "coffee mug"),
+    "mug": ("coffee mug",), "bike": ("mountain bike", "tandem bicycle"), "bow tie": ("bow tie",),
+    "bicycle": ("mountain bike", "tandem bicycle"), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",),
+    "monitor": ("CRT monitor", "monitor"), "screen": ("CRT monitor", "monitor", "television"), "fly": ("fly",),
+    "computer screen": ("CRT monitor", "monitor"), "orange": ("orange",), "traffic sign": ("traffic or street sign",),
+    "street sign": ("traffic or street sign",), "road sign": ("traffic or street sign",),
+}  # fmt: skip
 TOO_ABSTRACT = frozenset(" ".join(name.split()) for name in TOO_ABSTRACT)
 
 
@@ -94,6 +121,47 @@ def move_shared_names(classes: list[dict[str, Any]], kinds: dict[str, set[int]])
                 classes[number]["names"].remove(name)
 
 
+def first_sense(index: bytes, word: str) -> int | None:
+    """Offset of the commonest noun sense of a word (WordNet orders senses by frequency); None where it has none."""
+    lemma = word.lower().replace(" ", "_").encode("ascii", "replace")
+    start = index.find(b"\n" + lemma + b" n ")
+    if start < 0:
+        return None
+    fields = index[start + 1 : index.index(b"\n", start + 1)].decode("ascii").split()
+    return int(fields[-int(fields[2])])
+
+
+def closure(data: bytes, offset: int) -> set[int]:
+    """A synset and all its hypernyms."""
+    found, queue = {offset}, [offset]
+    while queue:
+        for parent in read_synset(data, queue.pop()).parents:
+            if parent not in found:
+                found.add(parent)
+                queue.append(parent)
+    return found
+
+
+def build_lexicon(data: bytes, index: bytes, classes: list[dict[str, Any]], words: list[str]) -> dict[str, list[int]]:
+    """Which classes a word of a question surely means: those below its commonest sense. "arm" is a part of the body
+    first, so it doesn't mean the rifles that WordNet files under "weapon, arm"; a word that WordNet doesn't know means
+    the classes that carry it as a name."""
+    closures = [closure(data, int(entry["wnid"][1:])) for entry in classes]
+    lexicon: dict[str, list[int]] = {}
+    for word in words:
+        sense = first_sense(index, word)
+        if sense is None:
+            members = [n for n, entry in enumerate(classes) if word in entry["names"]]
+        else:
+            members = [n for n in range(len(classes)) if sense in closures[n]]
+        if members and word.lower() not in TOO_ABSTRACT:
+            lexicon[word] = members
+    shown = {entry["names"][0]: number for number, entry in enumerate(classes)}
+    for word, meant in MEANS.items():
+        lexicon[word] = sorted(shown[name] for name in meant if name in shown)
+    return {word: members for word, members in lexicon.items() if members}
+
+
 def tidy(name: str) -> str:
     """A name as a person would type it: no bracket, one space, no full stop."""
     return " ".join(re.sub(r"\(.*?\)", " ", name).replace("_", " ").split()).strip(" .,")
@@ -111,6 +179,7 @@ def main() -> None:
     wnids = json.loads((folder / "imagenet1k_to_21k.json").read_text("utf-8"))
     described = json.loads((folder / "imagenet1k_gpt_names_descriptions.json").read_text("utf-8"))
     data = (arguments.wordnet / "data.noun").read_bytes()
+    index = (arguments.wordnet / "index.noun").read_bytes()
 
     classes: list[dict[str, Any]] = []
     kinds: dict[str, set[int]] = {}
@@ -136,6 +205,7 @@ def main() -> None:
     }
     names = sorted({n for entry in classes for n in entry["names"]})
     words = sorted(table["kinds"])
+    table["lexicon"] = build_lexicon(data, index, classes, sorted({*names, *kinds, *EVERYDAY}))
     model = MiniLM()
     DATA.mkdir(exist_ok=True)
     (DATA / "vocabulary.json").write_text(json.dumps(table, ensure_ascii=True, separators=(",", ":")) + "\n", "utf-8")

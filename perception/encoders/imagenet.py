@@ -119,8 +119,8 @@ class ImageNetSpace:
     def signals(
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """Each signal by name, (n,) float32 a row: ``vision`` is what :meth:`score` gives, ``label`` the calibrated
-        evidence for words of the vocabulary (0 where the question has none)."""
+        """Each signal by name, (n,) float32 a row: ``vision`` is what :meth:`score` gives, ``conse`` the plain
+        ConSE similarity, ``evidence`` the calibrated sign that it is really there (-inf where it can't know)."""
         return ranking.signals(ranking.read_query(query, self._text), columns, statistics)
 
     def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:

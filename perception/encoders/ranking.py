@@ -1,9 +1,8 @@
-"""How much a row of class scores has to do with a question: Q2C-z, ConSE and the evidence of its labels.
+"""How much a row of class scores has to do with a question: Q2C-z and ConSE.
 
 *Q2C-z*: the question becomes weights over the classes (softmax over similarities, ``vocabulary.py``), a crop's
 relevance is the weighted sum of its activations standardised by the stream's own background, a row's that of its best
 crop. It is in deviations, so that two streams compare.
-*Label*: where the question holds words of the vocabulary, the probability that the picture shows such a thing.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from importlib import resources
 
 import numpy as np
 
-from perception.encoders import colours, sparse, vocabulary
+from perception.encoders import evidence, sparse, vocabulary
 from perception.encoders.minilm import MiniLM
-from perception.encoders.vocabulary import TEMPERATURE, Match
+from perception.encoders.vocabulary import TEMPERATURE
 from streammem.recall.query import content_phrase
 from streammem.spaces import Ragged
 
@@ -28,7 +27,6 @@ WORD_FACTOR = 0.8
 DEVIATION_FLOOR = 1.0
 PRIOR_CROPS = 200.0
 _MOST_WORDS = 12
-_LEAST_P = 1e-4
 # Function words have no picture; their sentence vectors are near "knot", "switch" and other short names.
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to for from by with and or is are was were be been being do does did has have had there here
@@ -42,12 +40,11 @@ _FUNCTION_WORDS = frozenset(
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """A question in the terms of this space. ``weights`` (1000,) sum 1; ``similarities`` (1000,) of the class names to
-    the phrase; ``matches`` its words that are in the vocabulary; ``colours`` the numbers of its colour terms."""
+    the phrase; ``claim`` what it says is visible, for ``evidence.py``."""
 
     weights: np.ndarray
     similarities: np.ndarray
-    matches: tuple[Match, ...]
-    colours: tuple[int, ...]
+    claim: evidence.Claim
 
 
 def read_query(text: str, model: MiniLM) -> Question:
@@ -64,8 +61,7 @@ def read_query(text: str, model: MiniLM) -> Question:
     return Question(
         (weights / weights.sum()).astype(np.float32),
         (table.class_vectors @ vectors[0]).astype(np.float32),
-        tuple(table.matches(phrase)),
-        colours.asked(phrase),
+        evidence.read_claim(phrase, _FUNCTION_WORDS),
     )
 
 
@@ -85,44 +81,24 @@ def vision(question: Question, columns: Mapping[str, Ragged], statistics: np.nda
     background = sparse.Background.of(statistics, prior(), PRIOR_CROPS, DEVIATION_FLOOR)
     per_deviation = question.weights / background.deviation
     relevance = sparse.weighted(classes.values, sparse.activations(scores.values), per_deviation)
-    return best_of(relevance - np.float32(per_deviation @ background.mean), classes.offsets)
+    return sparse.best_of(relevance - np.float32(per_deviation @ background.mean), classes.offsets)
 
 
 def signals(question: Question, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> dict[str, np.ndarray]:
-    """``vision``, ``conse`` and ``label`` a row, (n,) float32; -inf where a row has no class scores."""
+    """``vision``, ``conse`` and ``evidence`` a row, (n,) float32; -inf where a row has no class scores."""
     classes, scores = columns.get("classes"), columns.get("scores")
     if classes is None or scores is None:
-        return {"vision": _nothing(columns), "conse": _nothing(columns), "label": _nothing(columns)}
+        return {"vision": _nothing(columns), "conse": _nothing(columns), "evidence": _nothing(columns)}
+    relevance = vision(question, columns, statistics)
     p = np.exp(scores.values.astype(np.float32))
     conse = sparse.weighted(classes.values, p, question.similarities) / np.maximum(p.sum(axis=1), 1e-6)
     return {
-        "vision": vision(question, columns, statistics),
-        "conse": best_of(conse, classes.offsets),
-        "label": _label(question, classes.values, p, classes.offsets),
+        "vision": relevance,
+        "conse": sparse.best_of(conse, classes.offsets),
+        "evidence": evidence.score(question.claim, relevance, columns),
     }
 
 
 def _nothing(columns: Mapping[str, Ragged]) -> np.ndarray:
     rows = max((len(column) for column in columns.values()), default=0)
     return np.full(rows, -np.inf, dtype=np.float32)
-
-
-def _label(question: Question, classes: np.ndarray, p: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Log-odds of the least likely matched word in its best crop: a picture of a dog isn't one of a dog on a boat."""
-    least = np.full(len(offsets) - 1, np.inf, dtype=np.float32)
-    for match in question.matches:
-        members = np.zeros(sparse.CLASSES, dtype=np.float32)
-        members[match.classes] = 1.0
-        share = np.clip(best_of(sparse.weighted(classes, p, members), offsets), _LEAST_P, 1 - _LEAST_P)
-        least = np.minimum(least, np.log(share / (1 - share)))
-    return least if question.matches else np.full_like(least, -np.inf)
-
-
-def best_of(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The highest of each row's values, (n,) float32; -inf for a row without any."""
-    out = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)
-    filled = np.flatnonzero(np.diff(offsets) > 0)
-    if len(filled):
-        # Empty rows hold no values, so the starts of the filled ones cut the array without gaps.
-        out[filled] = np.maximum.reduceat(values, offsets[:-1][filled])
-    return out

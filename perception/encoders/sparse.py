@@ -65,3 +65,13 @@ class Background:
 def weighted(classes: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sum over a crop's listed classes of ``values`` (m, 50) times ``weights`` (1000,): (m,) float32."""
     return np.einsum("mk,mk->m", values, weights.astype(np.float32)[classes])
+
+
+def best_of(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The highest of each row's values, (n,) float32; -inf for a row without any."""
+    out = np.full(len(offsets) - 1, -np.inf, dtype=np.float32)
+    filled = np.flatnonzero(np.diff(offsets) > 0)
+    if len(filled):
+        # Empty rows hold no values, so the starts of the filled ones cut the array without gaps.
+        out[filled] = np.maximum.reduceat(values, offsets[:-1][filled])
+    return out

@@ -38,11 +38,13 @@ _EVERYDAY = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Match:
-    """A word of the question that is a name or a kind in the vocabulary. ``classes`` (k,) int64."""
+    """Words of the question, ``first`` to ``last`` of its tokens, that name things of the vocabulary.
+    ``classes`` (k,) int64."""
 
     word: str
     classes: np.ndarray
-    is_kind: bool
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +57,7 @@ class Vocabulary:
     name_starts: np.ndarray
     kind_vectors: np.ndarray
     kind_pairs: np.ndarray
-    words: dict[str, tuple[np.ndarray, bool]]
+    words: dict[str, np.ndarray]
     class_vectors: np.ndarray
 
     def similarities(self, vector: np.ndarray) -> np.ndarray:
@@ -74,19 +76,24 @@ class Vocabulary:
 
     def matches(self, text: str) -> list[Match]:
         """Names and kinds that stand in ``text`` word for word (singular or plural), longest first, no overlaps."""
-        tokens = [singular(t) for t in re.findall(r"[a-z0-9]+", text.lower().replace("-", " "))]
+        tokens = [singular(t) for t in split(text)]
         found: list[Match] = []
         used = [False] * len(tokens)
         for length in range(min(4, len(tokens)), 0, -1):
             for start in range(len(tokens) - length + 1):
                 span = range(start, start + length)
                 word = " ".join(tokens[i] for i in span)
-                entry = self.words.get(word) or self.words.get(_EVERYDAY.get(word, ""))
+                entry = self.words.get(_EVERYDAY.get(word, word))
                 if entry is not None and not any(used[i] for i in span):
-                    found.append(Match(word, entry[0], entry[1]))
+                    found.append(Match(word, entry, start, start + length - 1))
                     for i in span:
                         used[i] = True
         return found
+
+
+def split(text: str) -> list[str]:
+    """Lower-case words and numbers of a text."""
+    return re.findall(r"[a-z0-9]+", text.lower().replace("-", " "))
 
 
 def singular(word: str) -> str:
@@ -131,22 +138,16 @@ def _load() -> Vocabulary:
         name_starts=np.cumsum([0] + [len(r) for r in rows[:-1]]),
         kind_vectors=kind_vectors,
         kind_pairs=np.array(pairs, dtype=np.int64),
-        words=_lexicon(entries, kinds),
+        words=_lexicon(table["lexicon"]),
         class_vectors=own,
     )
 
 
-def _lexicon(entries: list[list[str]], kinds: dict[str, list[int]]) -> dict[str, tuple[np.ndarray, bool]]:
-    def key(name: str) -> str:
-        return " ".join(singular(t) for t in re.findall(r"[a-z0-9]+", name.lower().replace("-", " ")))
-
-    by_word: dict[str, tuple[set[int], bool]] = {}
-    for word, numbers in kinds.items():
-        by_word.setdefault(key(word), (set(), True))[0].update(numbers)
-    for number, names in enumerate(entries):
-        for name in names:
-            word = key(name)
-            known = by_word.get(word)
-            # "cat" is a kind (13 classes) and not only the one class that lists it as a synonym.
-            by_word[word] = ({number} | known[0], known[1]) if known else ({number}, False)
-    return {w: (np.array(sorted(numbers), dtype=np.int64), is_kind) for w, (numbers, is_kind) in by_word.items() if w}
+def _lexicon(lexicon: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """Classes by singular word or phrase; words that fall together ("Dog", "dogs") share theirs."""
+    joined: dict[str, set[int]] = {}
+    for word, numbers in lexicon.items():
+        key = " ".join(singular(t) for t in re.findall(r"[a-z0-9]+", word.lower().replace("-", " ")))
+        if key:
+            joined.setdefault(key, set()).update(numbers)
+    return {word: np.array(sorted(numbers), dtype=np.int64) for word, numbers in joined.items()}
