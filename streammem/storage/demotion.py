@@ -151,8 +151,8 @@ def _summary(group: Sequence[Row]) -> Row:
 def _summary_fields(records: list[Record]) -> dict[str, object]:
     counts: dict[str, int] = {}
     for record in records:
-        for label in record.labels:
-            counts[label.name] = counts.get(label.name, 0) + record.count
+        for name in {*(label.name for label in record.labels), *(found.label for found in record.detections)}:
+            counts[name] = counts.get(name, 0) + record.count
     labels = sorted(_best_labels(records, most=None), key=lambda label: (-counts[label.name], label.name))[:KEPT_LABELS]
     parents = [parent for record in records for parent in (record.parents or (record.record_id,))]
     step = max(1, -(-len(parents) // KEPT_PARENTS))

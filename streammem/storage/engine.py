@@ -30,13 +30,14 @@ from streammem.storage.segments import Segment
 from streammem.storage.shapes import Shapes
 from streammem.storage.store import Store
 from streammem.storage.telling import digest_of, frame_refs_of, status_of
-from streammem.storage.words import WordHit
+from streammem.storage.words import MOST_TERMS, WordHit
 from streammem.wire import observation_from_blob
 
 SEAL_ROWS = 64
 """A part is never sealed for its time span with fewer rows: a jumping clock must not make a segment a row."""
 VERIFIED_AFTER_CRASH = 4
 """Newest segments that are read in full after an unclean end; older ones were synced long before it."""
+READER_TRIES = 50
 INT64 = (-(2**63), 2**63 - 1)
 Found = TypeVar("Found")
 
@@ -155,14 +156,16 @@ class Engine:
         self.apply(entry)
 
     def _read_tail(self) -> None:
-        """A reader's view: catalogue and journal of one moment. A writer may seal in between: then look again."""
-        for _ in range(20):
+        """A reader's view: one state of the catalogue, and the journal behind it. If the writer commits a seal in
+        between, the journal may already lack what the new segment holds: then look again."""
+        for _ in range(READER_TRIES):
             self._seen_version = self._disk_version()
-            self.store.reload()
+            with self.catalog.snapshot():
+                self.store.reload()
             self._replay()
-            if self._seen_version == self._disk_version():
+            if self._seen_version[0] == self.catalog.data_version():
                 return
-        self.notes.append("the writer is faster than this reader: the newest moments may be missing")
+        self.notes.append("the writer seals faster than this reader can follow: moments may be missing")
 
     def _disk_version(self) -> tuple[int, tuple[tuple[str, int], ...]]:
         journal = self.directory / "journal"
@@ -360,8 +363,8 @@ class Engine:
         self, query: str, streams: Sequence[str] | None, between: tuple[int | None, int | None] | None, limit: int
     ) -> list[WordHit]:
         sealed = self.store.words.search(query, streams, between, limit)
-        terms = [term.casefold() for term in query.split()]
-        open_hits = []
+        terms = list(dict.fromkeys(query.split()))[:MOST_TERMS]
+        open_hits: list[WordHit] = []
         for (bank, stream), part in self.store.parts.items():
             if bank == "moments" and len(part) and (streams is None or stream in streams):
                 open_hits += part.search_text(terms, between)

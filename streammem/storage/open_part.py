@@ -7,7 +7,7 @@ the next block a sorted copy.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -20,12 +20,12 @@ from streammem.storage.segment_writer import (
     HAS_VECTOR,
     HAS_WORDS,
     Row,
+    columns_of,
     flags_of,
-    rows_statistics_columns,
 )
 from streammem.storage.segments import clamp64
 from streammem.storage.vectors import scan
-from streammem.storage.words import WordHit
+from streammem.storage.words import WordHit, word_share
 
 ROW_OVERHEAD = 700
 """Bytes of RAM that a row costs besides its content: Python objects and the six columns (tracemalloc: 640-690)."""
@@ -118,9 +118,10 @@ class RamBlock:
         vectors: np.ndarray | None,
         longest_ns: int,
         spaces: SpaceFinder,
+        likes: Mapping[str, np.ndarray],
     ) -> None:
         """``columns`` (3, n) int64: id, t_start, t_end. ``marks`` (2, n) uint8: level, flags. ``vectors`` (m, d)
-        float16 of the m rows that have one, in row order."""
+        float16 of the m rows that have one, in row order. ``likes`` names every array of the part."""
         self.bank = bank
         self.stream = stream
         self.space = space
@@ -130,6 +131,7 @@ class RamBlock:
         self._vectors = vectors
         self._longest_ns = longest_ns
         self._spaces = spaces
+        self._likes = likes
         self._vector_rows: np.ndarray | None = None
         if vectors is not None and len(vectors) < len(self):
             self._vector_rows = np.flatnonzero(marks[1] & HAS_VECTOR)
@@ -182,7 +184,7 @@ class RamBlock:
         return scores, self._vector_rows[found]
 
     def columns(self, lo: int, hi: int) -> dict[str, Ragged]:
-        return rows_statistics_columns(self._rows[lo:hi])
+        return columns_of(self._rows[lo:hi], self._likes)
 
     def statistics(self) -> np.ndarray | None:
         return statistics_of(self._rows, self.space, self._spaces)
@@ -208,7 +210,7 @@ class RamBlock:
 def statistics_of(rows: Sequence[Row], space_id: str | None, spaces: SpaceFinder) -> np.ndarray | None:
     """What the rows' embedding space says of them; None without rows, space, or the space's weights."""
     space = spaces(space_id) if rows and space_id is not None else None
-    return space.statistics(rows_statistics_columns(rows)) if space is not None else None
+    return space.statistics(columns_of(rows)) if space is not None else None
 
 
 class OpenPart:
@@ -232,6 +234,7 @@ class OpenPart:
         self._in_order = True
         self._sizes: list[int] = []
         self.lsns: list[int] = []
+        self.likes: dict[str, np.ndarray] = {}
         self._columns = np.empty((3, 64), np.int64)
         self._marks = np.empty((2, 64), np.uint8)
         self._vectors: np.ndarray | None = None
@@ -254,8 +257,12 @@ class OpenPart:
                 self._in_order = False
         self._columns[:, at] = (record.record_id, record.t_start_ns, record.t_end_ns)
         self._marks[:, at] = (record.level, flags_of(record))
+        if not self.likes.keys() >= record.arrays.keys():
+            self.likes = {**{name: array[:0] for name, array in record.arrays.items()}, **self.likes}
         if record.vector is not None:
             self._add_vector(record.vector)
+            if "vector" not in self.likes:
+                self.likes = {**self.likes, "vector": np.empty((0, len(record.vector)), np.float16)}
         self.t_min_ns = min(self.t_min_ns, record.t_start_ns) if at else record.t_start_ns
         self.t_max_ns = max(self.t_max_ns, record.t_end_ns) if at else record.t_end_ns
         self._longest_ns = max(self._longest_ns, record.t_end_ns - record.t_start_ns)
@@ -292,7 +299,16 @@ class OpenPart:
                 columns, marks = columns[:, order], marks[:, order]
                 rows = [rows[at] for at in order]
             self._block = RamBlock(
-                self.bank, self.stream, self.space, rows, columns, marks, vectors, self._longest_ns, self._spaces
+                self.bank,
+                self.stream,
+                self.space,
+                rows,
+                columns,
+                marks,
+                vectors,
+                self._longest_ns,
+                self._spaces,
+                self.likes,
             )
         return self._block
 
@@ -316,7 +332,7 @@ class OpenPart:
         return gone
 
     def search_text(self, terms: Sequence[str], between: tuple[int | None, int | None] | None) -> list[WordHit]:
-        """Texts and speech that hold a term (case-folded), scored by the share of terms that they hold."""
+        """Texts and speech that hold a term, scored by the share of terms that they hold."""
         t_start_ns, t_end_ns = between or (None, None)
         hits: list[WordHit] = []
         for row in self.rows:
@@ -326,10 +342,9 @@ class OpenPart:
             for text, start, end, kind in spans:
                 if (t_end_ns is not None and start > t_end_ns) or (t_start_ns is not None and end < t_start_ns):
                     continue
-                folded = text.casefold()
-                found = sum(term in folded for term in terms)
-                if found:
-                    hits.append(WordHit(record.record_id, self.stream, start, end, kind, text, found / len(terms)))
+                share = word_share(terms, text)
+                if share:
+                    hits.append(WordHit(record.record_id, self.stream, start, end, kind, text, share))
         return hits
 
     @property

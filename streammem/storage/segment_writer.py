@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,20 +191,26 @@ def ragged_of(rows: Sequence[np.ndarray | None], like: np.ndarray) -> Ragged:
     return Ragged(values, offsets)
 
 
-def rows_statistics_columns(rows: Sequence[Row]) -> dict[str, Ragged]:
-    """The columns of rows in RAM, as ``Block.columns`` gives them."""
-    names: dict[str, np.ndarray] = {}
-    for row in rows:
-        for name, array in row.record.arrays.items():
-            names.setdefault(name, array)
-    columns = {name: ragged_of([row.record.arrays.get(name) for row in rows], names[name]) for name in sorted(names)}
-    vectors = [row.record.vector for row in rows]
-    first = next((vector for vector in vectors if vector is not None), None)
-    if first is not None:
-        columns["vector"] = ragged_of(
-            [None if vector is None else vector[None].astype(np.float16) for vector in vectors],
-            np.empty((0, len(first)), np.float16),
-        )
+def columns_of(rows: Sequence[Row], likes: Mapping[str, np.ndarray] | None = None) -> dict[str, Ragged]:
+    """The columns of rows in RAM, as ``Block.columns`` gives them. ``likes``: an array of the right dtype and trailing
+    shape for every column, also for those that these rows don't have."""
+    if likes is None:
+        names: dict[str, np.ndarray] = {}
+        for row in rows:
+            for name, array in row.record.arrays.items():
+                names.setdefault(name, array)
+            if row.record.vector is not None and "vector" not in names:
+                names["vector"] = np.empty((0, len(row.record.vector)), np.float16)
+        likes = names
+    columns = {
+        name: ragged_of([row.record.arrays.get(name) for row in rows], likes[name])
+        for name in sorted(likes)
+        if name != "vector"
+    }
+    if "vector" in likes:
+        vectors = [row.record.vector for row in rows]
+        halves = [None if vector is None else vector[None].astype(np.float16) for vector in vectors]
+        columns["vector"] = ragged_of(halves, likes["vector"])
     return columns
 
 
@@ -299,7 +305,7 @@ def write_segment(
         out.blob("thumbs.bin", (row.record.thumbnail for row in rows if row.record.thumbnail))
     arrays: list[ArrayEntry] = []
     vectors = 0
-    for array_name, column in rows_statistics_columns(rows).items():
+    for array_name, column in columns_of(rows).items():
         if array_name == "vector":
             vectors = len(column.values)
             out.vectors("vectors.bin", column.values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,18 +19,20 @@ SHORTEST = 3
 """Characters in a trigram: shorter words can't be looked up in the index."""
 
 MOST_TERMS = 64
-_COLUMNS = "SELECT w.record_id, w.stream, w.t_start_ns, w.t_end_ns, w.kind, t.text, "
+_COLUMNS = "SELECT w.record_id, w.stream, w.t_start_ns, w.t_end_ns, w.kind, t.text"
 _TABLES = " FROM words_text t JOIN words w ON w.id = t.rowid WHERE "
 _FILTERS = (
     " AND (? IS NULL OR w.stream IN (SELECT value FROM json_each(?)))"
     " AND (? IS NULL OR w.t_start_ns <= ?) AND (? IS NULL OR w.t_end_ns >= ?)"
 )
-INDEXED = _COLUMNS + "-bm25(words_text)" + _TABLES + "words_text MATCH ?" + _FILTERS + " ORDER BY 7 DESC, w.id LIMIT ?"
-SCANNED = _COLUMNS + "0.0" + _TABLES + "instr(lower(t.text), lower(?)) > 0" + _FILTERS + " ORDER BY w.id LIMIT ?"
+INDEXED = (
+    _COLUMNS + ", -bm25(words_text)" + _TABLES + "words_text MATCH ?" + _FILTERS + " ORDER BY 7 DESC, w.id LIMIT ?"
+)
+SCANNED = _COLUMNS + _TABLES + "instr(lower(t.text), lower(?)) > 0" + _FILTERS + " ORDER BY w.id LIMIT ?"
 
 
 class WordHit(NamedTuple):
-    """One text that matched. ``kind`` is text or speech; ``score`` is BM25, higher is better."""
+    """One text that matched. ``kind`` is text or speech; ``score`` is the share of the query's words in it."""
 
     record_id: int
     stream: str
@@ -95,23 +97,35 @@ class WordIndex:
         between: tuple[int | None, int | None] | None = None,
         limit: int = 100,
     ) -> list[WordHit]:
-        """Texts that hold any word of the query, best first. Words under three characters have no trigram: they are
-        looked for in every text, one after the other, and score less than any indexed word."""
+        """Texts that hold any word of the query: by the share of the words that they hold, then by BM25.
+
+        Words under three characters have no trigram: they are looked for in every text, one after the other."""
         terms = list(dict.fromkeys(query.split()))[:MOST_TERMS]
         long = [term for term in terms if len(term) >= SHORTEST]
-        short = [term for term in terms if len(term) < SHORTEST]
         t_start_ns, t_end_ns = between or (None, None)
         chosen = None if streams is None else msgspec.json.encode(list(streams)).decode()
         filters = (chosen, chosen, t_end_ns, t_end_ns, t_start_ns, t_start_ns, limit)
-        hits: dict[tuple[int, str, str], WordHit] = {}
+        found: dict[tuple[int, str, str], tuple[float, WordHit]] = {}
         if long:
             match = " OR ".join('"' + term.replace('"', '""') + '"' for term in long)
-            for row in self._db.execute(INDEXED, (match, *filters)):
-                hit = WordHit(*row)
-                hits[hit.record_id, hit.kind, hit.text] = hit
-        for term in short:
-            for row in self._db.execute(SCANNED, (term, *filters)):
-                hit = WordHit(*row)
-                hits.setdefault((hit.record_id, hit.kind, hit.text), hit)
-        ordered = sorted(hits.values(), key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
-        return ordered[:limit]
+            for *row, rank in self._db.execute(INDEXED, (match, *filters)):
+                hit = _hit(row, terms)
+                found[hit.record_id, hit.kind, hit.text] = (rank, hit)
+        for term in terms:
+            if term not in long:
+                for row in self._db.execute(SCANNED, (term, *filters)):
+                    hit = _hit(row, terms)
+                    found.setdefault((hit.record_id, hit.kind, hit.text), (0.0, hit))
+        ordered = sorted(found.values(), key=lambda pair: (-pair[1].score, -pair[0], *pair[1][2:3], pair[1].record_id))
+        return [hit for _, hit in ordered[:limit]]
+
+
+def word_share(terms: Sequence[str], text: str) -> float:
+    """The share of the terms that the text holds, whatever their case."""
+    folded = text.casefold()
+    return sum(term.casefold() in folded for term in terms) / max(len(terms), 1)
+
+
+def _hit(row: Sequence[Any], terms: Sequence[str]) -> WordHit:
+    record_id, stream, t_start_ns, t_end_ns, kind, text = row
+    return WordHit(record_id, stream, t_start_ns, t_end_ns, kind, text, word_share(terms, text))
