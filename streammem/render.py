@@ -6,6 +6,7 @@ is drawn as "?". No font file of the machine is needed, so that the sheet looks 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,7 +159,8 @@ def write_png(path: str | Path, picture: np.ndarray) -> Path:
         temporary.write_bytes(data.tobytes())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageError(f"{path}: {error.strerror}", hint="choose another place with -o or --sheet") from None
     return path
 
