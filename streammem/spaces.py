@@ -127,8 +127,8 @@ class EmbeddingSpace(Protocol):
     def signals(
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """:meth:`score` as ``vision``, and besides it whatever the space can say that may be calibrated (``label``:
-        evidence for a word of its vocabulary). Each (n,) float32; -inf where it knows nothing."""
+        """:meth:`score` as ``vision``, and besides it whatever the space can say that may be calibrated (``evidence``:
+        that a thing its vocabulary names is there). Each (n,) float32; -inf where it knows nothing."""
         ...
 
     def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:

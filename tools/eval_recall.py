@@ -75,7 +75,7 @@ def only(name: str) -> Fusion:
 
 FUSIONS: dict[str, Fusion] = {
     "vision": only("vision"),
-    "label": only("label"),
+    "evidence": only("evidence"),
     "text": only("text"),
     "face": only("face"),
     "colour": only("colour"),

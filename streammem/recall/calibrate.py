@@ -35,8 +35,8 @@ def features(query: Query, hit: Hit) -> dict[str, float]:
     """What the calibrated signals are computed from, for the best moment. The same function is used to calibrate and
     to answer, so that the two can't drift apart.
 
-    ``text``/``speech``: share of the asked words that stand there. ``label``: the space's evidence for the asked words. ``margin``: how
-    far the vision score is above the stream's own background, in its deviations."""
+    ``text``/``speech``: share of the asked words that stand there. ``evidence``: what the space can say. ``margin``:
+    how far the vision score is above the stream's own background, in its deviations."""
     scores = hit.signals.scores
     rows = slice(hit.moment.lo, hit.moment.hi + 1)
     out: dict[str, float] = {}

@@ -105,7 +105,7 @@ def find(
             timeline.t_start_ns,
             score,
             k=wanted,
-            merge_ns=int(config.merge_seconds * 1e9),
+            merge_ns=_merge_ns(timeline, config.merge_seconds),
             step_ns=timeline.step_ns,
         ):
             hit = Hit(_evidence(view, parsed, group, moment), group, moment)
@@ -118,6 +118,13 @@ def find(
         spaces=tuple(sorted(spaces)),
         notes=notes,
     )
+
+
+def _merge_ns(timeline: Timeline, seconds: float) -> int:
+    """How close two moments may be. Five seconds are half of a ten-second clip: never more than a twentieth of what is
+    searched, and never less than two looks."""
+    length = int(timeline.t_start_ns[-1] - timeline.t_start_ns[0])
+    return min(int(seconds * 1e9), max(length // 20, 2 * timeline.step_ns))
 
 
 def _candidates(

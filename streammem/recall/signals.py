@@ -17,8 +17,8 @@ from streammem.recall.timeline import Between, Timeline, View
 from streammem.recall.words import WordMatch, match_query
 from streammem.spaces import EmbeddingSpace, Ragged
 
-SIGNALS = ("vision", "label", "text", "speech", "face", "colour")
-"""``vision`` ranks; ``label``, ``text`` and ``speech`` can also be evidence (``calibrate.py``)."""
+SIGNALS = ("vision", "evidence", "text", "speech", "face", "colour")
+"""``vision`` ranks; ``evidence``, ``text`` and ``speech`` can say no (``calibrate.py``)."""
 
 # Above this many rows with words the full-text index chooses which are read; below, reading them all is quicker.
 SCAN_WORDS = 5_000
