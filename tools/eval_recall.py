@@ -23,13 +23,12 @@ for folder in (REPOSITORY, REPOSITORY / "tools"):
         sys.path.insert(0, str(folder))
 
 from perception.encoders.suite import EncoderSuite  # noqa: E402
-from queries import Question, Source, load_queries, write_joined_video  # noqa: E402
-from streammem.memory import Memory  # noqa: E402
-from streammem.memory import open as open_memory  # noqa: E402
-
 from perception.pipeline import watch  # noqa: E402
 from perception.sources import open_source  # noqa: E402
+from queries import Question, Source, load_queries, write_joined_video  # noqa: E402
 from streammem.config import Config  # noqa: E402
+from streammem.memory import Memory  # noqa: E402
+from streammem.memory import open as open_memory  # noqa: E402
 from streammem.recall.fuse import rank_fusion, score_fusion  # noqa: E402
 from streammem.recall.query import Query  # noqa: E402
 from streammem.recall.search import Fusion, find  # noqa: E402

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from streammem.clock import format_range
+from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
 from streammem.recall.calibrate import Verdict, best_rejected, verdicts
 from streammem.recall.query import Query, clean
@@ -131,7 +131,7 @@ def _quote(why: Sequence[Why], signals: tuple[str, ...]) -> str:
 
 
 def _span(evidence: Evidence, view: View) -> str:
-    clock = next((s.clock for s in view.streams() if s.stream == evidence.stream), "media")
+    clock: StreamClock = next((s.clock for s in view.streams() if s.stream == evidence.stream), "media")
     return format_range(evidence.t_start_ns, evidence.t_end_ns, clock)
 
 
