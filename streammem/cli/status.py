@@ -73,7 +73,7 @@ def _print(found: Status, out: Output, clock_of: ClockOf) -> None:
     caps = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, used, cap in (
         ("disk", found.disk_bytes, found.disk_cap_bytes),
-        ("memory", found.ram_bytes, found.ram_cap_bytes),
+        ("RAM", found.ram_bytes, found.ram_cap_bytes),
     ):
         share = used / cap if cap else 0.0
         colour = "red" if share > 0.95 else "yellow" if share > 0.8 else "green"
