@@ -69,8 +69,8 @@ class Bye(_Message, tag="bye"):
 
 
 class Welcome(_Message, tag="welcome"):
-    """``credits`` packets and ``credit_bytes`` bytes may be unacknowledged at a time. ``epoch`` is new after every start
-    of the service: what was unacknowledged before must be sent again."""
+    """``credits`` packets and ``credit_bytes`` bytes may be unacknowledged at a time. ``epoch`` is new after every
+    start of the service: what was unacknowledged before must be sent again."""
 
     epoch: str
     credits: int
