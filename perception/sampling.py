@@ -68,14 +68,17 @@ class KeyframeSelector:
     On the development clips 6 % of the frames chosen this way keep 97 % of the mean reciprocal rank that all frames
     give (uniform sampling of as many keeps 78 %). The 16x16 gray gate catches cuts, which it separates as well as any
     feature does; the longest gap makes sure that a still scene is looked at again.
+
+    What the defaults choose of one frame a second, measured with the Lite0 vector: 31 % of an animated film (a cut every
+    3 s), 10-16 % of fixed cameras and robot clips, of which 10 % are the longest gap.
     """
 
     def __init__(
         self,
         *,
-        distance: float = 0.25,
+        distance: float = 0.35,
         leaders: int = 16,
-        max_gap_s: float = 30.0,
+        max_gap_s: float = 10.0,
         cut: float = 40.0,
         every_frame: bool = False,
     ) -> None:
