@@ -10,7 +10,7 @@ A time range is a slice of rows, so a filter costs nothing and a narrow window r
 
 Two kernels, one answer. Faiss's fp16 list scanner runs straight over the mapped bytes: no index object, no id
 selector, nothing copied (1,000,000 x 384 on one thread: 35 ms, reading the bytes 28; through ``IndexScalarQuantizer``
-with an id-range selector a 1 % window takes 1.9 ms, here 0.5; tools/bench_search.py). NumPy needs 20 times as long,
+with an id-range selector a 1 % window takes 1.9 ms, here 0.5; streammem bench search). NumPy needs 20 times as long,
 but importing faiss costs 0.13 s, so a process that asks one question about a short video never pays for it. Whichever
 ran, its float32 sums only choose candidates: all rows that its rounding error leaves in doubt are scored again in
 float64. So the result is the exact top k, with ties by row, and does not depend on the processor, on the kernel or on

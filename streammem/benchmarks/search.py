@@ -1,6 +1,6 @@
 """How close is a memory's vector search to a bare scan of the same bytes? Prints one JSON document.
 
-    python tools/bench_search.py --rows 100000 1000000 --dim 384 --repeats 31
+    streammem bench search --rows 100000 1000000 --dim 384 --repeats 31
 
 For every size and window: our call on the mapped file (``ours``), against faiss's fp16 list scanner called by hand,
 faiss's ``IndexScalarQuantizer`` (with an id-range selector where there is a window), NumPy in chunks, and the time to
@@ -12,7 +12,6 @@ with the float64 answer over all rows of the window.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -28,6 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
+from streammem.cli.output import write_document  # noqa: E402
 from streammem.storage.vectors import VectorFile, write_vectors  # noqa: E402
 
 
@@ -152,8 +152,8 @@ def first_call_ms(path: Path, dim: int) -> float:
     return round((time.perf_counter() - start) * 1e3, 2)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main(arguments: list[str], as_json: bool = False) -> int:
+    parser = argparse.ArgumentParser("streammem bench search", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--k", type=int, default=10)
@@ -179,9 +179,19 @@ def main(arguments: list[str] | None = None) -> int:
         "open_and_first_search_ms": first,
         "results": results,
     }
-    print(json.dumps(document, indent=1))
+    report(document, as_json)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def report(document: dict[str, Any], as_json: bool) -> None:
+    """The document, or one line a measurement."""
+    if as_json:
+        write_document(document)
+        return
+    print(f"{'rows':>9} {'window':>7} {'ours ms':>8} {'bare':>8} {'bytes':>8} {'numpy':>8} {'ratio':>6} {'recall':>6}")
+    for row in document["results"]:
+        ms = row["p50_ms"]
+        print(
+            f"{row['rows']:>9,} {row['window']:>7.0%} {ms['ours']:>8.2f} {ms[row['fastest_bare_scan']]:>8.2f} "
+            f"{ms['bytes']:>8.2f} {ms['numpy']:>8.1f} {row['ratio']:>6.2f} {row['recall']:>6.2f}"
+        )
