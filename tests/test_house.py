@@ -24,6 +24,7 @@ PUBLIC = (
     "Evidence",
     "Memory",
     "Observation",
+    "Record",
     "StreammemError",
     "__version__",
     "open",
@@ -35,8 +36,9 @@ PUBLIC = (
 HEIGHT = {
     "wire": 1,
     "protocol": 2,
+    "window": 2,
     "link": 3,
-    "calls": 3,
+    "calls": 5,
     "storage": 2,
     "banks": 3,
     "recall": 4,
