@@ -67,7 +67,7 @@ MEANS = {
     "mug": ("coffee mug",), "bike": ("mountain bike", "tandem bicycle"), "bow tie": ("bow tie",),
     "bicycle": ("mountain bike", "tandem bicycle"), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",),
     "monitor": ("CRT monitor", "monitor"), "screen": ("CRT monitor", "monitor", "television"), "fly": ("fly",),
-    "computer screen": ("CRT monitor", "monitor"), "orange": ("orange",), "traffic sign": ("traffic or street sign",),
+    "computer screen": ("CRT monitor", "monitor"), "table": ("dining table", "desk"), "orange": ("orange",), "traffic sign": ("traffic or street sign",),
     "street sign": ("traffic or street sign",), "road sign": ("traffic or street sign",),
 }  # fmt: skip
 TOO_ABSTRACT = frozenset(" ".join(name.split()) for name in TOO_ABSTRACT)
@@ -147,6 +147,7 @@ def build_lexicon(data: bytes, index: bytes, classes: list[dict[str, Any]], word
     first, so it doesn't mean the rifles that WordNet files under "weapon, arm"; a word that WordNet doesn't know means
     the classes that carry it as a name."""
     closures = [closure(data, int(entry["wnid"][1:])) for entry in classes]
+    displayed = {entry["names"][0]: n for n, entry in enumerate(classes) if not entry.pop("explained")}
     lexicon: dict[str, list[int]] = {}
     for word in words:
         sense = first_sense(index, word)
@@ -154,6 +155,9 @@ def build_lexicon(data: bytes, index: bytes, classes: list[dict[str, Any]], word
             members = [n for n, entry in enumerate(classes) if word in entry["names"]]
         else:
             members = [n for n in range(len(classes)) if sense in closures[n]]
+            if not members and word in displayed:
+                # "banana" is the plant first. A class's display name was chosen by people to be understood.
+                members = [displayed[word]]
         if members and word.lower() not in TOO_ABSTRACT:
             lexicon[word] = members
     shown = {entry["names"][0]: number for number, entry in enumerate(classes)}
@@ -192,7 +196,9 @@ def main() -> None:
         unique = {n.lower(): n for n in reversed(names) if n}
         ordered = [clean_name := tidy(clean[number])]
         ordered += sorted({n for n in unique.values() if n.lower() != clean_name.lower()}, key=lambda n: n.lower())
-        classes.append({"wnid": wnids[str(number)], "names": ordered})
+        # "kite (bird of prey)": the bracket is there because the bare word means something else.
+        explained = "(" in clean[number]
+        classes.append({"wnid": wnids[str(number)], "names": ordered, "explained": explained})
         for words in ancestors(data, offset):
             for word in words:
                 kinds.setdefault(word, set()).add(number)

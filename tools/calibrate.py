@@ -142,7 +142,8 @@ def main() -> None:
             wrong = sum(row is not None and row[0] >= level for row in gone)
             right = sum(row[1] for row in passed)
             print(
-                f"  {name} at {level:5.2f}: present {len(passed)}/{len(here)}, right {right}; absent {wrong}/{len(gone)}"
+                f"  {name} at {level:5.2f}: present {len(passed)}/{len(here)}, right {right}; "
+                f"absent {wrong}/{len(gone)}"
             )
     entries = [SignalCalibration("evidence", round(threshold, 4), arguments.risk, len(negatives), scores, precision)]
     read = [(name, sorted({t for texts in w.texts for t in texts})) for name, w in watched.items()]

@@ -2,10 +2,11 @@
 
     python tools/eval_retrieval.py --cache DIR [--split dev|test|all]
 
-Every sampled frame is encoded in full and nothing is stored, so this is what the encoders can do; `tools/eval_recall.py`
-measures what is left of it end to end (key frames, storage, fusion, answers). A question counts as right at rank r when
-the r-th moment lies in a true span, widened by half the sampling step. Moments are 5 s apart. Intervals are percentile
-bootstraps over questions. Where a signal knows nothing, the question counts as missed; `asked` says how often it did.
+Every sampled frame is encoded in full and nothing is stored, so this is what the encoders can do;
+`tools/eval_recall.py` measures what is left of it end to end (key frames, storage, fusion, answers). A question
+counts as right at rank r when the r-th moment lies in a true span, widened by half the sampling step. Moments are 5 s
+apart. Intervals are percentile bootstraps over questions. Where a signal knows nothing, the question counts as
+missed; `asked` says how often it did.
 """
 
 from __future__ import annotations

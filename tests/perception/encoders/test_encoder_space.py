@@ -1,0 +1,196 @@
+"""The default space: determinism, additive statistics, relevance, and evidence that can say no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.encoders import evidence, ranking, sparse, vocabulary
+from perception.encoders.imagenet import ImageNetSpace
+from streammem.spaces import EmbeddingSpace, Ragged
+
+TABLE = vocabulary.load()
+
+
+def crop(best: dict[str, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """One crop's parts in which the named classes have these probabilities and the rest is noise."""
+    logits = np.random.default_rng(seed).normal(0, 1, sparse.CLASSES)
+    rest = 1.0 - sum(best.values())
+    logp = np.log(rest) + logits - np.log(np.exp(logits).sum())
+    for name, p in best.items():
+        logp[TABLE.names.index(name)] = np.log(p)
+    classes, scores = sparse.pack(logp[None])
+    return classes[0], scores[0]
+
+
+def rows(crops: Sequence[Sequence[dict[str, float]]]) -> dict[str, Ragged]:
+    """Columns in which row i has these crops."""
+    flat = [crop(c, seed) for seed, c in enumerate(c for row in crops for c in row)]
+    offsets = np.cumsum([0] + [len(row) for row in crops])
+    return {
+        "classes": Ragged(np.array([c for c, _ in flat]).reshape(-1, sparse.TOP).astype(np.uint16), offsets),
+        "scores": Ragged(np.array([s for _, s in flat]).reshape(-1, sparse.TOP).astype(np.float16), offsets),
+    }
+
+
+def test_is_an_embedding_space(space: ImageNetSpace) -> None:
+    assert isinstance(space, EmbeddingSpace)
+    assert (space.id, space.dim, space.can_abstain) == ("imagenet-conse@1", 384, False)
+    assert len(space.vocabulary) == 1000
+
+
+def test_a_frame_never_depends_on_the_others(space: ImageNetSpace, banana: np.ndarray, noise: np.ndarray) -> None:
+    alone = space.embed_frames([banana])[0]
+    among = space.embed_frames([noise, banana, noise])[1]
+    pooled, glance = space.glance(banana)
+    reused = space.embed_frame(banana, glance=glance)
+    for other in (among, reused):
+        assert np.array_equal(alone.vector, other.vector)
+        assert all(np.array_equal(alone.parts[name], other.parts[name]) for name in alone.parts)
+    assert pooled.shape == (1280,)
+    assert {n: (p.shape, p.dtype.name) for n, p in alone.parts.items()} == {
+        "classes": ((15, 50), "uint16"),
+        "scores": ((15, 50), "float16"),
+    }
+    assert sum(p.nbytes for p in alone.parts.values()) == 3000
+    assert glance.parts["classes"].shape == (1, 50)
+    assert abs(float(np.linalg.norm(alone.vector)) - 1) < 1e-5
+
+
+def test_index_vector_is_comparable_with_text(space: ImageNetSpace, banana: np.ndarray) -> None:
+    labels = space.labels_of(space.embed_frame(banana).parts, least=0.0)
+    best, other = space.embed_text([labels[0].name, "a parliament in session"])
+    vector = space.embed_frame(banana).vector
+    assert vector @ best > vector @ other
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(0, 40), seed=st.integers(0, 10))
+def test_statistics_of_disjoint_rows_add_up(cut: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    classes, scores = sparse.pack(random.normal(0, 2, (40, 1000)))
+    whole = sparse.summarise(classes, scores)
+    parts = sparse.summarise(classes[:cut], scores[:cut]) + sparse.summarise(classes[cut:], scores[cut:])
+    assert np.allclose(whole, parts, rtol=1e-12)
+    assert whole[0, 0] == 40
+
+
+def test_activations_are_zero_or_more_and_zero_at_the_last() -> None:
+    _, scores = sparse.pack(np.random.default_rng(0).normal(0, 3, (5, 1000)))
+    a = sparse.activations(scores)
+    assert (a >= 0).all()
+    assert (a[:, -1] == 0).all()
+    assert (np.diff(a, axis=1) <= 0).all()
+
+
+def test_pack_breaks_ties_by_number() -> None:
+    classes, _ = sparse.pack(np.zeros((1, 1000)))
+    assert classes[0].tolist() == list(range(50))
+
+
+def test_the_right_row_is_first(space: ImageNetSpace) -> None:
+    columns = rows([[{"banana": 0.7}], [{"Beagle": 0.6}, {}], [{"sports car": 0.8}], [{}]])
+    statistics = space.statistics(columns)
+    for query, right in (("a banana", 0), ("a dog", 1), ("where is the car?", 2), ("yellow fruit", 0)):
+        assert int(space.score(query, columns, statistics).argmax()) == right, query
+        assert int(space.score(query, columns, None).argmax()) == right, f"{query}, by the prior alone"
+
+
+def test_what_a_stream_always_shows_counts_less(space: ImageNetSpace) -> None:
+    """A wall of bottles in every picture: a faint dog is news, the hundredth bottle isn't."""
+    columns = rows([[{"water bottle": 0.6}]] * 60 + [[{"water bottle": 0.6, "Beagle": 0.2}]])
+    statistics = space.statistics(columns)
+    bottle = space.score("a bottle", columns, statistics)
+    assert bottle.max() < space.score("a bottle", columns, None).max() / 2
+    assert int(space.score("a dog", columns, statistics).argmax()) == 60
+
+
+def test_rows_without_parts_score_nothing(space: ImageNetSpace) -> None:
+    columns = rows([[{"banana": 0.7}], [], [{"Beagle": 0.6}], []])
+    for scores in space.signals("a banana", columns, None).values():
+        assert np.isneginf(scores[[1, 3]]).all()
+    assert np.isfinite(space.score("a banana", columns, None)[[0, 2]]).all()
+    empty = {"vector": Ragged(np.empty((0, 384)), np.zeros(4, dtype=np.int64))}
+    assert np.isneginf(space.score("a banana", empty, None)).all()
+    assert space.statistics(empty) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "words", "unchecked"),
+    [
+        ("a dog", ["dog"], 0),
+        ("is there a sofa?", ["sofa"], 0),
+        ("TVs", ["tv"], 0),
+        ("a red car", ["car"], 0),
+        ("a dog catches a frisbee", ["dog"], 2),
+        ("a road with no cars", ["car"], 2),
+        ("a robot arm", [], 2),
+        ("two cats on the table", ["cat", "table"], 1),
+        ("xyzzy", [], 1),
+    ],
+)
+def test_what_a_question_claims(query: str, words: list[str], unchecked: int, space: ImageNetSpace) -> None:
+    claim = ranking.read_query(query, space._text).claim
+    assert sorted(m.word for m in claim.things) == sorted(words)
+    assert claim.unchecked >= unchecked
+
+
+def test_words_mean_their_commonest_sense() -> None:
+    dogs = TABLE.matches("dog")[0].classes
+    assert len(dogs) == 118
+    assert TABLE.matches("my arm") == [], "WordNet also files rifles under arm"
+    assert "sports car" in {TABLE.names[c] for c in TABLE.matches("cars")[0].classes}
+    assert "railroad car" not in {TABLE.names[c] for c in TABLE.matches("car")[0].classes}
+
+
+def test_evidence_tells_there_from_not_there(space: ImageNetSpace) -> None:
+    columns = rows([[{"banana": 0.8}, {"banana": 0.5}, {"banana": 0.4}], [{"lemon": 0.5}, {}, {}]])
+    there = space.signals("a banana", columns, None)["evidence"]
+    absent = space.signals("a dog", columns, None)["evidence"]
+    cannot_know = space.signals("happiness", columns, None)["evidence"]
+    assert there[0] > 2 > -2 > there[1]
+    assert absent.max() < -2
+    assert np.isneginf(cannot_know).all()
+
+
+def test_every_unchecked_word_costs(space: ImageNetSpace) -> None:
+    columns = rows([[{"Beagle": 0.8}, {"Beagle": 0.5}, {"Beagle": 0.4}]])
+    plain, action = (space.signals(q, columns, None)["evidence"][0] for q in ("a dog", "a dog catches a frisbee"))
+    assert plain - action > evidence.UNCHECKED_PENALTY
+
+
+def test_a_claimed_colour_is_checked(space: ImageNetSpace) -> None:
+    from perception.encoders.colours import TERMS
+
+    columns = rows([[{"sports car": 0.8}, {"sports car": 0.5}, {"sports car": 0.4}]] * 2)
+    shares = np.zeros((6, len(TERMS)), np.float16)
+    shares[:3, TERMS.index("red")] = 0.3
+    columns["colours"] = Ragged(shares, np.array([0, 3, 6]))
+    red, blue = space.signals("a red car", columns, None)["evidence"]
+    assert red - blue == pytest.approx(evidence.COLOUR_PENALTY, abs=0.3)
+    swan = rows([[{"black swan": 0.9}, {"black swan": 0.9}, {"black swan": 0.9}]])
+    assert space.signals("a black swan", swan, None)["evidence"][0] > 0
+    assert space.signals("a white swan", swan, None)["evidence"][0] < -3
+
+
+def test_labels_are_sorted_and_named(space: ImageNetSpace) -> None:
+    columns = rows([[{"banana": 0.6, "lemon": 0.2}, {"lemon": 0.3}]])
+    labels = space.labels_of({name: column.values for name, column in columns.items()})
+    assert [(label.name, round(label.score, 1)) for label in labels] == [("banana", 0.6), ("lemon", 0.3)]
+
+
+def test_calibration_is_of_this_space(space: ImageNetSpace) -> None:
+    stored = space.calibration()
+    assert stored is not None
+    assert f"{stored.space}@{stored.version}" == space.id
+    by_name = {entry.signal: entry for entry in stored.signals}
+    assert set(by_name) == {"evidence", "text", "speech"}
+    entry = by_name["evidence"]
+    assert entry.negatives >= 300
+    assert entry.risk <= 0.05
+    assert list(entry.scores) == sorted(entry.scores)
+    assert list(entry.precision) == sorted(entry.precision)
