@@ -20,6 +20,7 @@ LONGEST = 450
 
 PUBLIC = (
     "Answer",
+    "Client",
     "Config",
     "Evidence",
     "Memory",
@@ -27,6 +28,7 @@ PUBLIC = (
     "Record",
     "StreammemError",
     "__version__",
+    "connect",
     "open",
     "open_space",
 )
@@ -52,7 +54,7 @@ HEIGHT = {
     "service": 6,
     "client": 6,
     "web": 7,
-    "benchmarks": 7,
+    "benchmarks": 8,  # commands too: `streammem bench NAME`
     "cli": 8,
     "__init__": 9,
     "__main__": 9,
