@@ -152,7 +152,11 @@ class Output:
             from rich.console import Console
 
             # highlight=False and Text everywhere: numbers and [brackets] in names and questions are only text.
-            self._consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=False)
+            console = Console(stderr=stderr, highlight=False)
+            if not console.is_terminal and "COLUMNS" not in os.environ:
+                # rich takes 80 for a file or a pipe, where nothing forces a table to be that narrow.
+                console.width = 120
+            self._consoles[stderr] = console
         return self._consoles[stderr]
 
     def note(self, text: str) -> None:

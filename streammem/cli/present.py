@@ -141,7 +141,7 @@ def print_moments(
             Text(str(rank), style="bold" if strong else "dim"),
             Text(when, style="bold" if strong else ""),
             Text(bar(item.score / best if best > 0 else 0.0), style=colour),
-            Text(f"{item.score:.2f}", style="dim"),
+            Text(f"{round(item.score, 2) + 0.0:.2f}", style="dim"),  # + 0.0: no "-0.00"
         ]
         if many:
             row.append(Text(printable(item.stream, 60), style="magenta"))

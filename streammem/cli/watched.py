@@ -89,15 +89,18 @@ def existing_memory(target: str, config: Config) -> Path:
     Raises MemoryNotFound."""
     if is_memory(target):
         return Path(target)
-    if not os.path.lexists(target):
-        raise MemoryNotFound(f"{target}: nothing is here", hint="name a memory's directory or a source watched before")
+    known: list[Path] = []
     if os.path.isfile(target):
         from perception.identity import content_hash
 
         content = content_hash(target, cache=config.cache_dir)
         known = [path for path in _siblings(config, content) if is_memory(path)]
-        if known:
-            return max(known, key=lambda path: path.stat().st_mtime)
+    else:
+        known = _watched_as(config, os.path.abspath(target))
+    if known:
+        return max(known, key=lambda path: path.stat().st_mtime)
+    if not os.path.lexists(target):
+        raise MemoryNotFound(f"{target}: nothing is here", hint="name a memory's directory or a source watched before")
     raise MemoryNotFound(f"{target}: no memory is here, and it wasn't watched yet", hint=f"streammem watch {target}")
 
 
@@ -161,6 +164,13 @@ def _place(config: Config, content: str, session: str) -> Path:
 def _siblings(config: Config, content: str) -> list[Path]:
     folder = cache_dir(config.cache_dir) / "memories"
     return sorted(path for path in folder.glob(f"{content[:16]}-*") if path.is_dir())
+
+
+def _watched_as(config: Config, source: str) -> list[Path]:
+    """Memories in the cache of a folder, a glob or a scenario, by the name under which it was watched."""
+    folder = cache_dir(config.cache_dir) / "memories"
+    places = [path.with_suffix("") for path in sorted(folder.glob("*.json"))]
+    return [place for place in places if _read_facts(place).get("source") == source and is_memory(place)]
 
 
 def _prepare_cached(place: Path, facts: dict[str, Any], config: Config, out: Output, *, rewatch: bool) -> None:
