@@ -82,6 +82,16 @@ class Health:
     reconnects: int = 0
     frozen_frames: int = 0
     """Sampled frames that equal the one before to the last pixel."""
+    state: str = ""
+    """Of a live source: live, frozen, starved or gone, as in ``streammem.health``."""
+    stalls: int = 0
+    """Silences that were ended by connecting again."""
+    clock_steps: int = 0
+    """Times that the wall clock was set."""
+    clock_ahead_s: float = 0.0
+    """How far capture times are ahead of a wall clock that was set back."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Sampled frames that were not handed on, by reason."""
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

@@ -73,6 +73,23 @@ class RecallConfig(Section):
     """Longest question in characters."""
 
 
+class LiveConfig(Section):
+    """Cameras and streams: when one counts as ill, and how long it is tried again."""
+
+    stall_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """A connection that gives no picture for so long is closed and made anew."""
+    frozen_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """The very same picture for so long is a frozen image."""
+    reconnect_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """A stream that is away for so long ends the watch with an error."""
+    backoff_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """First wait before connecting again; it doubles each time, with jitter."""
+    backoff_limit_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Longest such wait."""
+    queue: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Pictures that wait for the encoders; then the oldest is dropped and counted."""
+
+
 class ServiceConfig(Section):
     """``streammem serve``. Sizes bound what clients can make the service hold."""
 
@@ -101,6 +118,7 @@ class Config(Section):
     memory: MemoryConfig = MemoryConfig()
     budget: BudgetConfig = BudgetConfig()
     recall: RecallConfig = RecallConfig()
+    live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""
     """Where watched memories and converted models are kept; empty: $XDG_CACHE_HOME/streammem."""

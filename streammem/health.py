@@ -129,7 +129,8 @@ class StreamMonitor:
         self._ahead_s = 0.0
         self._picture: int | None = None
         self._same_since_ns = now_ns
-        self._same = 0
+        self.repeats = 0
+        """How often the last picture was repeated."""
         self._left = False
 
     def arrived(self, *, now_ns: int, wall_ns: int, capture_ns: int, size: int = 0, picture: int | None = None) -> None:
@@ -149,9 +150,9 @@ class StreamMonitor:
             self.lags.add(lag_s, now_ns)
         if picture is not None:
             if picture == self._picture:
-                self._same += 1
+                self.repeats += 1
             else:
-                self._picture, self._same, self._same_since_ns = picture, 0, now_ns
+                self._picture, self.repeats, self._same_since_ns = picture, 0, now_ns
 
     def dropped(self, reason: str, count: int = 1) -> None:
         """Something of this stream was not kept."""
@@ -168,7 +169,7 @@ class StreamMonitor:
         if self.observations and age_s > max(self.limits.starved_s, self.limits.starved_intervals * self._interval_s):
             return "starved"
         same_s = (self.last_ns - self._same_since_ns) / NS
-        if self._same >= self.limits.frozen_pictures and same_s >= self.limits.frozen_s:
+        if self.repeats >= self.limits.frozen_pictures and same_s >= self.limits.frozen_s:
             return "frozen"
         if self._lag_s is not None and self._lag_s > self.limits.late_s:
             return "late"

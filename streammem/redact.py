@@ -60,6 +60,27 @@ def credentials(address: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def without_user(address: str) -> str:
+    """The address without user and password, everything else untouched: what names the same camera after its password
+    was changed."""
+    match = _ADDRESS.match(address)
+    end = _userinfo_end(match["rest"]) if match is not None else 0
+    return address if match is None or end <= 0 else match["scheme"] + match["rest"][end:] + address[match.end() :]
+
+
+def escaped(address: str) -> str:
+    """The address with its user and password percent-encoded, so that libraries which cut at the first ``/``, ``?`` or
+    ``#`` find the host. What is encoded already stays."""
+    match = _ADDRESS.match(address)
+    end = _userinfo_end(match["rest"]) if match is not None else 0
+    if match is None or end <= 0:
+        return address
+    user, colon, password = match["rest"][: end - 1].partition(":")
+    safe = "%" if re.search("%[0-9A-Fa-f]{2}", user + password) else ""
+    userinfo = quote(user, safe=safe) + colon + quote(password, safe=safe)
+    return f"{match['scheme']}{userinfo}@{match['rest'][end:]}{address[match.end() :]}"
+
+
 def _forms(word: str) -> set[str]:
     return {word, unquote(word), quote(word, safe="")}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -11,15 +11,18 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from perception.decoders.opening import pick_video_stream
-from perception.decoders.packets import RESET_NS, read_packets
+from perception.decoders.packets import read_packets
 from perception.decoders.pictures import PictureMaker, degrees, orientation, upright_size
 from perception.decoders.pyav import decode
 from perception.frames import AudioChunk, Frame, Health, SourceInfo
 from perception.identity import stream_id, text_hash
 from perception.sampling import NS, FixedRate
 from perception.sources.file import count_frozen
-from perception.sources.live import LiveGrid, WallClock, wall_clock
+from perception.sources.live import WallClock, wall_clock
+from perception.sources.supervise import LiveFrames, Picture
+from streammem.config import LiveConfig
 from streammem.errors import SourceError
+from streammem.redact import credentials, escaped, redact, without_user
 
 if TYPE_CHECKING:
     import av
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 
 OPEN_S = 10.0
 READ_S = 5.0
-"""A camera that says nothing for so long is taken as gone."""
+"""A server that says nothing for so long is taken as gone: half of ``live.stall_seconds``, so that a reader ends by
+itself before it would be left behind."""
 RETRIES = 3
 RETRY_WAIT_S = (1.0, 2.0, 4.0)
+"""For files on a server. Live streams are tried again as ``LiveConfig`` says."""
 # What may be opened on the way: a playlist on a web server must not reach the disk.
 _WHITELIST = {
     "http": "http,https,tcp,tls,crypto",
@@ -46,8 +51,8 @@ class AddressSource:
     """One address. Where the server says how long the video is (a file on a web server) time is the container's;
     otherwise it is a live stream on the wall clock: the arrival of the first frame plus the time stamps since then.
 
-    After an error or a silence it connects again, three times in a row at most, then raises SourceError. Live streams
-    keep nothing, so :meth:`look_again` says "gone"."""
+    A recording is tried again three times in a row; a live stream as ``LiveConfig`` says (``supervise.py``). It keeps
+    nothing, so :meth:`look_again` says "gone"."""
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class AddressSource:
         fps: float = 1.0,
         clock: WallClock = wall_clock,
         sleep: Callable[[float], None] = time.sleep,
+        config: LiveConfig | None = None,
     ) -> None:
         """Connects once, to learn the size. Raises SourceError where nothing answers, NoVideoStream for sound alone."""
         self.address = address
@@ -63,6 +69,9 @@ class AddressSource:
         self.sampling = FixedRate(fps)
         self.health = Health()
         self._clock, self._sleep, self._closed = clock, sleep, False
+        self._config = config or LiveConfig()
+        self._secrets = credentials(address)
+        self._running: LiveFrames | None = None
         container = self._connect()
         try:
             stream = pick_video_stream(container, self.shown)
@@ -98,8 +107,17 @@ class AddressSource:
 
     def frames(self, start_ns: int = 0, sampling: FixedRate | None = None) -> Iterator[Frame]:
         chosen = sampling or self.sampling
-        frames = self._live(chosen) if self._info.live else self._recorded(chosen, start_ns)
-        return count_frozen(frames, self.health)
+        if not self._info.live:
+            return count_frozen(self._recorded(chosen, start_ns), self.health)
+        self._running = LiveFrames(
+            lambda: _Connection(self),
+            self.shown,
+            sampling=chosen,
+            health=self.health,
+            config=self._config,
+            wall=self._clock,
+        )
+        return iter(self._running)
 
     def audio(self, start_ns: int = 0) -> Iterator[AudioChunk] | None:
         return None
@@ -114,8 +132,15 @@ class AddressSource:
             found.append(frame)
         return found
 
+    @property
+    def state(self) -> str:
+        """live, frozen, starved or gone; empty before :meth:`frames` and for a recording."""
+        return self._running.state if self._running is not None else ""
+
     def close(self) -> None:
         self._closed = True
+        if self._running is not None:
+            self._running.close()
 
     def _recorded(self, sampling: FixedRate, start_ns: int) -> Iterator[Frame]:
         """A file on a server, from its start: seeking needs range requests, which not every server has. After a broken
@@ -124,7 +149,9 @@ class AddressSource:
         while True:
             before = last_ns
             try:
-                for at, make in self._pictures():
+                for at, make in self.pictures():
+                    if at is None:
+                        continue  # a format without times isn't a recording
                     index = sampling.index(at)
                     if at <= last_ns or index <= last_index:
                         continue
@@ -138,23 +165,6 @@ class AddressSource:
             except SourceError as error:
                 failures = self._again(failures, error.message)
 
-    def _live(self, sampling: FixedRate) -> Iterator[Frame]:
-        grid, failures = LiveGrid(sampling), 0
-        while not self._closed:
-            try:
-                anchor: int | None = None
-                before = 0
-                for at, make in self._pictures():
-                    if anchor is None or not before - RESET_NS <= at <= before + 60 * NS:
-                        # The first frame, or the camera set its clock: its time is the time of arrival.
-                        anchor = self._clock() - at
-                    before, failures = at, 0
-                    if grid.wants(anchor + at):
-                        yield grid.frame(make(), anchor + at)
-                failures = self._again(failures, "the stream ended")
-            except SourceError as error:
-                failures = self._again(failures, error.message)
-
     def _again(self, failures: int, why: str) -> int:
         if failures >= RETRIES:
             raise SourceError(f"{self.shown} is gone: {why} ({RETRIES} tries)", hint="check the camera and the network")
@@ -163,8 +173,9 @@ class AddressSource:
         self.health.note(why)
         return failures + 1
 
-    def _pictures(self) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
-        """One connection: each picture's time in ns from its first, and a function that converts it."""
+    def pictures(self) -> Generator[tuple[int | None, Callable[[], np.ndarray]], None, None]:
+        """One connection: each picture's time in ns from its first, and a function that converts it. The time is None
+        where the format has none: FFmpeg numbers the parts of ``multipart/x-mixed-replace`` as if at 25 a second."""
         import av
 
         container = self._connect()
@@ -173,8 +184,12 @@ class AddressSource:
             pictures, aspect = PictureMaker(), float(stream.sample_aspect_ratio or 1)
             stream.thread_type = "NONE"
             origin: int | None = None
+            untimed = container.format.name == "mpjpeg"
             for packet in read_packets(container, stream, self.health):
                 for frame in decode(stream, packet, self.health):
+                    if untimed:
+                        yield None, partial(pictures.picture, frame, aspect)
+                        continue
                     pts = frame.pts if frame.pts is not None else frame.dts
                     if pts is None or stream.time_base is None:
                         self.health.missing_pts += 1
@@ -184,7 +199,7 @@ class AddressSource:
                 if self._closed:
                     return
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"reading {self.shown} failed: {_reason(error)}", hint="check the network") from error
+            raise SourceError(f"reading {self.shown} failed: {self._reason(error)}", hint="check the network") from None
         finally:
             container.close()
 
@@ -197,12 +212,17 @@ class AddressSource:
             # UDP loses packets without a word behind most routers.
             options["rtsp_transport"] = "tcp"
         try:
-            return av.open(self.address, options=options, timeout=(OPEN_S, READ_S), metadata_errors="replace")
+            timeout = (OPEN_S, min(READ_S, self._config.stall_seconds / 2))
+            return av.open(escaped(self.address), options=options, timeout=timeout, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
+            # `from None`: PyAV's own message repeats the address with its password, and a traceback would show it.
             raise SourceError(
-                f"{self.shown} can't be opened: {_reason(error)}",
+                f"{self.shown} can't be opened: {self._reason(error)}",
                 hint="check address, password and network",
-            ) from error
+            ) from None
+
+    def _reason(self, error: BaseException) -> str:
+        return redact(str(getattr(error, "strerror", None) or type(error).__name__), self._secrets)
 
     def _first(self, container: InputContainer, stream: av.VideoStream) -> av.VideoFrame:
         import av
@@ -216,20 +236,31 @@ class AddressSource:
             for frame in decode(stream, None, self.health):
                 return frame
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"reading {self.shown} failed: {_reason(error)}", hint="check the network") from error
+            raise SourceError(f"reading {self.shown} failed: {self._reason(error)}", hint="check the network") from None
         raise SourceError(f"no picture from {self.shown} can be decoded", hint="check the camera's settings")
 
 
-def without_user(address: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], fragment=""))
-
-
 def without_password(address: str) -> str:
-    """... and without its query, which may hold a key: fit for logs, names and the memory."""
-    return urlunsplit(urlsplit(without_user(address))._replace(query=""))
+    """The address without user, password and query (it may hold a key): fit for logs, names and the memory."""
+    return redact(urlunsplit(urlsplit(without_user(address))._replace(query="", fragment="")))
 
 
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+class _Connection:
+    """One connection of a live address, for the supervisor."""
+
+    def __init__(self, source: AddressSource) -> None:
+        self._source, self._ended = source, False
+
+    def pictures(self) -> Generator[Picture, None, None]:
+        pictures = self._source.pictures()
+        try:
+            for at, make in pictures:
+                if self._ended:
+                    return
+                yield at, make
+        finally:
+            pictures.close()
+
+    def close(self) -> None:
+        # Closing the container here could pull it away under the reader inside FFmpeg; its time-out ends it.
+        self._ended = True

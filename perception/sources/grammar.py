@@ -16,9 +16,10 @@ from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from perception.frames import Source
-from streammem.config import Config, PerceptionConfig
+from streammem.config import Config, LiveConfig, PerceptionConfig
 from streammem.errors import SourceError, SourceNotFound
 from streammem.printable import printable
+from streammem.redact import redact
 
 ENTRY_POINTS = "streammem.sources"
 """A package adds a scheme by registering ``name = "module:open"`` here; ``open(rest, config)`` gives a Source."""
@@ -47,6 +48,7 @@ def open_source(text: str, config: Config | PerceptionConfig | None = None) -> S
     cache = config.cache_dir if isinstance(config, Config) else ""
     if not text.strip():
         raise SourceError("the source is empty", hint="give a video file, a folder, a camera number or an address")
+    live = config.live if isinstance(config, Config) else LiveConfig()
     if len(text) > _MAX_TEXT:
         raise SourceError(f"the source is {len(text)} characters long", hint=f"at most {_MAX_TEXT} are allowed")
     if "\0" in text:
@@ -56,10 +58,10 @@ def open_source(text: str, config: Config | PerceptionConfig | None = None) -> S
     if text.isascii() and text.isdigit():
         from perception.sources.camera import Camera
 
-        return Camera(int(text), fps=settings.fps)
+        return Camera(int(text), fps=settings.fps, config=live)
     match = _SCHEME.fullmatch(text)
     if match and len(match[1]) > 1:
-        return _open_scheme(match[1].lower(), match[2], text, settings)
+        return _open_scheme(match[1].lower(), match[2], text, settings, live)
     if any(char in text for char in "*?["):
         from perception.sources.images import ImageSequence, natural_order
 
@@ -82,11 +84,11 @@ def _open_path(path: str, settings: PerceptionConfig, cache: str) -> Source:
     return VideoFile(path, fps=settings.fps, decoder=settings.decoder, cache=cache)
 
 
-def _open_scheme(scheme: str, rest: str, text: str, settings: PerceptionConfig) -> Source:
+def _open_scheme(scheme: str, rest: str, text: str, settings: PerceptionConfig, live: LiveConfig) -> Source:
     if scheme in _ADDRESSES and rest.startswith("//"):
         from perception.sources.address import AddressSource
 
-        return AddressSource(text, fps=settings.fps)
+        return AddressSource(text, fps=settings.fps, config=live)
     if scheme == "synthetic":
         from perception.sources.synthetic import SyntheticSource
 
@@ -125,4 +127,4 @@ def _near(text: str) -> str:
 
 def _shown(text: str) -> str:
     short = text if len(text) <= 200 else text[:200] + "..."
-    return f"'{printable(short)}'"
+    return f"'{redact(printable(short))}'"
