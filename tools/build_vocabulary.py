@@ -67,7 +67,8 @@ MEANS = {
     "mug": ("coffee mug",), "bike": ("mountain bike", "tandem bicycle"), "bow tie": ("bow tie",),
     "bicycle": ("mountain bike", "tandem bicycle"), "mouse": ("computer mouse",), "keyboard": ("computer keyboard",),
     "monitor": ("CRT monitor", "monitor"), "screen": ("CRT monitor", "monitor", "television"), "fly": ("fly",),
-    "computer screen": ("CRT monitor", "monitor"), "table": ("dining table", "desk"), "orange": ("orange",), "traffic sign": ("traffic or street sign",),
+    "computer screen": ("CRT monitor", "monitor"), "table": ("dining table", "desk"),
+    "orange": ("orange",), "traffic sign": ("traffic or street sign",),
     "street sign": ("traffic or street sign",), "road sign": ("traffic or street sign",),
 }  # fmt: skip
 TOO_ABSTRACT = frozenset(" ".join(name.split()) for name in TOO_ABSTRACT)

@@ -145,13 +145,15 @@ def main() -> None:
                 f"  {name} at {level:5.2f}: present {len(passed)}/{len(here)}, right {right}; "
                 f"absent {wrong}/{len(gone)}"
             )
-    entries = [SignalCalibration("evidence", round(threshold, 4), arguments.risk, len(negatives), scores, precision)]
+    entries = [
+        SignalCalibration("evidence", round(float(threshold), 4), arguments.risk, len(negatives), scores, precision)
+    ]
     read = [(name, sorted({t for texts in w.texts for t in texts})) for name, w in watched.items()]
     for name, words in (("text", read), ("speech", transcripts())):
         found = word_negatives((*dev.present, *dev.absent), words)
         level = max(threshold_at(found, arguments.risk), LEAST_COVERAGE) if found else LEAST_COVERAGE
         print(f"{name}: {len(found)} negatives, highest {max(found, default=0.0):.2f}, threshold {level:.2f}")
-        entries.append(SignalCalibration(name, round(level, 4), arguments.risk, len(found)))
+        entries.append(SignalCalibration(name, round(float(level), 4), arguments.risk, len(found)))
     source = "development questions and impossible words on the shared clips, 1 frame/s; tools/calibrate.py"
     made = Calibration(space.name, space.version, source, tuple(entries))
     if arguments.write:
