@@ -21,9 +21,10 @@ from streammem.checks import validate_observation
 from streammem.client import Client, packed
 from streammem.errors import ObservationError, ServiceUnreachable, StreammemError
 from streammem.keys import KeyPair, load_keys
-from streammem.link import Link, Packet, Timing
+from streammem.link import Link, Timing
 from streammem.model import Observation, StreamInfo
 from streammem.storage.reports import WriteReceipt
+from streammem.window import Packet
 
 REPLACED = "live_replaced"
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streammem.client import Client, connect
     from streammem.config import Config
     from streammem.errors import StreammemError
     from streammem.memory import Memory, open
@@ -27,18 +28,21 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Answer": "streammem.model",
+    "Client": "streammem.client",
     "Config": "streammem.config",
     "Evidence": "streammem.model",
     "Memory": "streammem.memory",
     "Observation": "streammem.model",
     "Record": "streammem.model",
     "StreammemError": "streammem.errors",
+    "connect": "streammem.client",
     "open": "streammem.memory",
     "open_space": "streammem.spaces",
 }
 
 __all__ = [
     "Answer",
+    "Client",
     "Config",
     "Evidence",
     "Memory",
@@ -46,6 +50,7 @@ __all__ = [
     "Record",
     "StreammemError",
     "__version__",
+    "connect",
     "open",
     "open_space",
 ]

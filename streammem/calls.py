@@ -37,7 +37,7 @@ from streammem.wire import Buffer, BufferInfo
 Between = tuple[int | None, int | None]
 
 
-class _Arguments(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Arguments(msgspec.Struct, kw_only=True, omit_defaults=True):
     pass
 
 

@@ -18,10 +18,11 @@ from streammem.checks import check_name, refuse, validate_observation
 from streammem.errors import DeadlineExceeded, ObservationError, ProtocolError, StreammemError
 from streammem.health import HealthSnapshot
 from streammem.keys import KeyPair, load_keys
-from streammem.link import Link, Packet, Timing
+from streammem.link import Link, Timing
 from streammem.model import Answer, Evidence, Observation, Record, StreamInfo
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
+from streammem.window import Packet
 from streammem.wire import encode_observation, pack, unpack
 
 Between = tuple[int | None, int | None]

@@ -115,7 +115,7 @@ class ServiceUnreachable(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """The service is there and didn't answer in time. Whether it did what was asked is unknown; asking again is safe."""
+    """The service is there and didn't answer in time. Whether it did it is unknown; asking again is safe."""
 
     exit_code = 3
 

@@ -15,7 +15,6 @@ import secrets
 import socket as sockets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +26,13 @@ from streammem.keys import KeyPair
 from streammem.printable import printable
 from streammem.redact import redact
 from streammem.security import HandshakeMonitor, check_address, secure_client
+from streammem.window import Key, Packet, Window
 from streammem.wire import Buffer
 
 if TYPE_CHECKING:
     pass
 
 log = logging.getLogger("streammem.link")
-
-Key = tuple[str, str, int]
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,29 +45,12 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     linger_s: float = 0.2
 
 
-class Packet:
-    """An observation on its way. ``outcome``: None while it waits; then ``written``, ``duplicate``, ``replaced`` or the
-    error."""
-
-    __slots__ = ("done", "id", "key", "outcome", "parts", "sent_at", "size", "tries", "wait_until")
-
-    def __init__(self, id: int, key: Key, parts: Sequence[Buffer]) -> None:
-        self.id = id
-        self.key = key
-        self.parts: Sequence[Buffer] = parts
-        self.size = p.total_bytes(parts)
-        self.outcome: str | StreammemError | None = None
-        self.sent_at = 0.0
-        self.wait_until = 0.0
-        self.tries = 0
-        self.done = False
-
-
 class _Call:
-    __slots__ = ("deadline", "done", "error", "frames", "id", "parts", "sent")
+    __slots__ = ("deadline", "done", "error", "frames", "id", "parts", "sent", "timeout_s")
 
-    def __init__(self, id: int, parts: list[Buffer], deadline: float) -> None:
-        self.id, self.parts, self.deadline = id, parts, deadline
+    def __init__(self, id: int, parts: list[Buffer], timeout_s: float) -> None:
+        self.id, self.parts, self.timeout_s = id, parts, timeout_s
+        self.deadline = time.monotonic() + timeout_s
         self.sent = False
         self.done = threading.Event()
         self.frames: list[bytes] = []
@@ -96,21 +77,16 @@ class Link:
         self.client = secrets.token_hex(16)
         self.epoch = ""
         self.role = ""
-        self.credits, self.credit_bytes, self.message_bytes = 0, 0, 0
-        self.connections = self.resent = self.sent = 0
+        self.credits = self.credit_bytes = self.message_bytes = self.connections = 0
         self._keys, self._server = keys, server
         self._on_outcome = on_outcome
         self._condition = threading.Condition()
         self._ids = 0
-        self._unsent: deque[Packet] = deque()
-        self._flight: dict[int, Packet] = {}
-        self._flight_bytes = 0
-        self._held_bytes = 0
+        self.window = Window()
         self._calls: dict[int, _Call] = {}
         self._drops: dict[str, dict[str, int]] = {}
         self._welcomed = False
-        self._heard_at = 0.0
-        self._pinged_at = self._greeted_at = 0.0
+        self._heard_at = self._pinged_at = self._greeted_at = 0.0
         self._closing = False
         self._trouble: StreammemError | None = None
         self._wake_in, self._wake_out = sockets.socketpair()
@@ -131,28 +107,25 @@ class Link:
             self._check()
             self._ids += 1
             packet = Packet(self._ids, key, parts)
-            self._unsent.append(packet)
-            self._held_bytes += packet.size
-            waiting = len(self._unsent) > 1
-        if not waiting:
+            idle = self.window.idle
+            self.window.add(packet)
+        if idle:
             self._wake()
         return packet
 
     def replace_oldest(self, stream: str | None = None) -> Packet | None:
         """Take back the oldest packet that was never sent (of one stream); None where there is none."""
         with self._condition:
-            for packet in self._unsent:
-                if packet.tries == 0 and (stream is None or packet.key[0] == stream):
-                    self._unsent.remove(packet)
-                    self._finish(packet, "replaced")
-                    return packet
-        return None
+            packet = self.window.replace_oldest(stream)
+            if packet is not None:
+                self._finish(packet, "replaced")
+            return packet
 
     @property
     def held(self) -> tuple[int, int]:
         """(packets, bytes) that aren't acknowledged."""
         with self._condition:
-            return len(self._unsent) + len(self._flight), self._held_bytes
+            return len(self.window), self.window.bytes
 
     def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until ``ready()`` (called with the lock held whenever something was acknowledged), or give up."""
@@ -181,7 +154,7 @@ class Link:
             request = p.Request(
                 id=self._ids, client=self.client, method=method, deadline_ms=max(1, round(timeout_s * 1000))
             )
-            call = _Call(self._ids, [p.seal(request), arguments], time.monotonic() + timeout_s)
+            call = _Call(self._ids, [p.seal(request), arguments], timeout_s)
             self._calls[call.id] = call
         self._wake()
         try:
@@ -196,7 +169,7 @@ class Link:
         return call.frames
 
     def wait_welcome(self, timeout_s: float) -> None:
-        """Raises ServiceUnreachable where nobody answered in time, AccessDenied or ProtocolError where one refused."""
+        """Raises ServiceUnreachable, AccessDenied or ProtocolError."""
         if not self.wait(lambda: self._welcomed, timeout_s):
             raise self.no_answer(timeout_s)
 
@@ -251,14 +224,13 @@ class Link:
         )
 
     def _wake(self) -> None:
-        # A full pipe means that the thread has a reason to wake up already.
+        # Full: it has a reason to wake up already.
         with contextlib.suppress(BlockingIOError, OSError):
             self._wake_out.send(b"x")
 
     def _finish(self, packet: Packet, outcome: str | StreammemError) -> None:
         """With the lock held."""
-        packet.outcome, packet.parts, packet.done = outcome, (), True
-        self._held_bytes -= packet.size
+        packet.outcome = outcome
         if self._on_outcome is not None:
             self._on_outcome(packet)
         self._condition.notify_all()
@@ -279,8 +251,10 @@ class Link:
             if self._welcomed and self._say_bye:
                 self._try_send([p.seal(p.Bye(id=0))])
         except StreammemError as error:
-            with self._condition:
-                self._trouble = error
+            self._trouble = error
+        except zmq.ZMQError as error:
+            log.exception("the connection to %s broke", self._shown)
+            self._trouble = ServiceUnreachable(f"the connection to {self._shown} broke: {error}", hint="connect again")
         finally:
             with self._condition:
                 for call in self._calls.values():
@@ -373,8 +347,8 @@ class Link:
         if call is not None:
             call.error = error
             call.done.set()
-        elif message.id in self._flight:
-            self._land(self._flight[message.id], error)
+        elif self.window.in_flight(message.id) is not None:
+            self._land(message.id, error)
         elif message.code in ("version", "access_denied") and not self._welcomed:
             raise error
         else:
@@ -392,40 +366,33 @@ class Link:
 
     def _acknowledged(self, acks: p.Acks) -> None:
         for id in acks.written:
-            self._land(self._flight.get(id), "written")
+            self._land(id, "written")
         for id in acks.duplicates:
-            packet = self._flight.get(id)
+            packet = self.window.in_flight(id)
             # Sent twice and there already: our own first copy arrived and its acknowledgement didn't.
-            self._land(packet, "written" if packet is not None and packet.tries > 1 else "duplicate")
+            self._land(id, "written" if packet is not None and packet.tries > 1 else "duplicate")
         for refusal in acks.refused:
-            packet = self._flight.get(refusal.id)
+            packet = self.window.in_flight(refusal.id)
             if packet is not None and refusal.retry_ms:
-                self._flight_bytes -= self._flight.pop(refusal.id).size
                 # Spread out: a hundred producers that come back at once would be refused at once again.
                 packet.wait_until = time.monotonic() + refusal.retry_ms / 1000 * self._random.uniform(0.5, 1.5)
-                self._back_in_order([packet])
+                self.window.put_back([packet])
             else:
                 about = {"field": refusal.field}
-                self._land(packet, p.exception_of(refusal.code, refusal.message, refusal.hint, about))
+                self._land(refusal.id, p.exception_of(refusal.code, refusal.message, refusal.hint, about))
         self._new_epoch(acks.epoch)
 
-    def _land(self, packet: Packet | None, outcome: str | StreammemError) -> None:
-        if packet is not None and self._flight.pop(packet.id, None) is not None:
-            self._flight_bytes -= packet.size
+    def _land(self, id: int, outcome: str | StreammemError) -> None:
+        packet = self.window.in_flight(id)
+        if packet is not None:
+            self.window.land(packet)
             self._finish(packet, outcome)
 
     def _put_back(self) -> None:
-        """Everything in flight will be sent again, before what was never sent."""
-        packets = sorted(self._flight.values(), key=lambda packet: packet.id)
-        self._flight.clear()
-        self._flight_bytes = 0
-        self._back_in_order(packets)
+        """Everything that was sent and not answered will be sent again."""
+        self.window.put_back()
         for call in self._calls.values():
             call.sent = False
-
-    def _back_in_order(self, packets: list[Packet]) -> None:
-        if packets:
-            self._unsent = deque(sorted([*packets, *self._unsent], key=lambda packet: packet.id))
 
     def _tend(self) -> None:
         """Greet, ping, notice silence, give up on what is too late."""
@@ -453,22 +420,11 @@ class Link:
                 self._pinged_at = now
                 if self._try_send([p.seal(p.Ping(id=0, drops=self._drops))]):
                     self._drops = {}
-            self._again(now)
+            self.window.put_back(self.window.overdue(now, self._heard_at, self.timing.resend_s))
             for call in self._calls.values():
                 if now > call.deadline and not call.done.is_set():
-                    call.error = self.no_answer(0.0)
+                    call.error = self.no_answer(call.timeout_s)
                     call.done.set()
-
-    def _again(self, now: float) -> None:
-        """Acknowledgements that are overdue while the service is alive: one was lost on a full pipe."""
-        late = [
-            packet
-            for packet in self._flight.values()
-            if now - packet.sent_at > self.timing.resend_s and self._heard_at > packet.sent_at + self.timing.resend_s
-        ]
-        for packet in late:
-            self._flight_bytes -= self._flight.pop(packet.id).size
-        self._back_in_order(late)
 
     def _send(self) -> None:
         """Requests first; then packets, in order, as far as the credits go."""
@@ -479,21 +435,10 @@ class Link:
                 if not call.sent and not call.done.is_set() and self._welcomed:
                     call.sent = self._try_send(call.parts)
             now = time.monotonic()
-            while self._welcomed and self._unsent and len(self._flight) < self.credits:
-                packet = self._unsent[0]
-                if packet.wait_until > now:
-                    return
-                if self._flight and self._flight_bytes + packet.size > self.credit_bytes:
-                    return
+            while self._welcomed and (packet := self.window.next(self.credits, self.credit_bytes, now)) is not None:
                 if not self._try_send([p.seal(p.Write(id=packet.id)), *packet.parts]):
                     return
-                self._unsent.popleft()
-                packet.tries += 1
-                packet.sent_at = now
-                self.sent += 1
-                self.resent += packet.tries > 1
-                self._flight[packet.id] = packet
-                self._flight_bytes += packet.size
+                self.window.mark_sent(packet, now)
 
     def _try_send(self, parts: Sequence[Any]) -> bool:
         import zmq

@@ -33,7 +33,7 @@ FIRST_CREDITS = 16
 MOST_ID = 2**63 - 1
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+class _Message(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind"):
     version: Version = msgspec.field(default_factory=lambda: (0, 0))
     id: int
 

@@ -8,7 +8,7 @@ import secrets
 import socket as sockets
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,16 +27,16 @@ from streammem.errors import (
     ServiceBusy,
     StreammemError,
 )
-from streammem.feed import StatusFeed, scoped
-from streammem.health import HealthLimits, HealthSnapshot, ServiceHealth
+from streammem.feed import scoped
+from streammem.health import HealthLimits, HealthSnapshot
 from streammem.keys import LOCAL, AllowList, KeyPair, require
 from streammem.memory import Memory
-from streammem.metrics import MetricsServer
-from streammem.security import Authenticator, HandshakeMonitor, Refusals, check_address, grant_of, secure_server
+from streammem.security import Authenticator, HandshakeMonitor, check_address, grant_of, secure_server
 from streammem.service.ingest import Arrival, Lanes, Writer, Written
 from streammem.service.notify import notify, watchdog_seconds
 from streammem.service.peers import MOST_STREAMS, Peer, Peers
 from streammem.service.requests import Requests
+from streammem.service.telling import Telling
 from streammem.storage.reports import Status
 from streammem.wire import Buffer, decode_observation
 
@@ -49,11 +49,8 @@ RETRY_MS = 500
 """When a client is told to come back."""
 SILENT_S = 30.0
 """A client that pings every second and is silent for so long is gone."""
-LATE_NS = 2_000_000_000
-"""A packet older than its stream's newest by more than this counts as late. It is kept, in its place in time."""
 TURN = 256
 """Messages read before answers are sent: 256 x 46 KB are 12 MB."""
-STATUS_S = 2.0
 WRITER_HANGS_S = 60.0
 """A group that takes so long is a disk that hangs: systemd's watchdog isn't fed any more."""
 
@@ -84,20 +81,13 @@ class Service:
 
         self.config = config or ServiceConfig()
         self.memory = memory
-        self._clock = clock or SystemClock()
         self.epoch = secrets.token_hex(8)
         self._keys, self._allow = keys, allow
         check_address(bind or self.config.bind, keys)
-        self.health = ServiceHealth(self._clock, health, epoch=self.epoch)
-        self.counts: Counter[str] = Counter()
-        self._refusals = Refusals(clock=self._clock)
-        self._newest: dict[str, int] = {}
+        self.telling = Telling(clock or SystemClock(), self.epoch, health)
         self._outbox: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._asking_status = False
-        self._last: HealthSnapshot | None = None
-        self._ticked_at = self._published_at = 0.0
         self._wake_in, self._wake_out = sockets.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -108,19 +98,12 @@ class Service:
             memory, self._lanes, self._written, group=self.config.group, asked=lambda: self._requests.running > 0
         )
         self._context: zmq.Context[Any] = zmq.Context()
-        self._feed: StatusFeed | None = None
-        self._metrics: MetricsServer | None = None
         self._gate: Authenticator | None = None
         try:
             if keys is not None and allow is not None:
-                self._gate = Authenticator(self._context, allow, refusals=self._refusals)
+                self._gate = Authenticator(self._context, allow, refusals=self.telling.refusals)
             self._bind(bind or self.config.bind)
-            if feed:
-                self._feed = StatusFeed(
-                    self._context, feed, epoch=self.epoch, clock=self._clock, keys=keys, allow=allow
-                )
-            if metrics:
-                self._metrics = MetricsServer(metrics, self.snapshot, token=metrics_token)
+            self.telling.open(self._context, feed, metrics, metrics_token, keys, allow)
         except BaseException:
             self._release()
             raise
@@ -142,7 +125,7 @@ class Service:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
         secure_server(socket, self._keys)
-        self._monitor = HandshakeMonitor(socket, self._refusals)
+        self._monitor = HandshakeMonitor(socket, self.telling.refusals)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -169,7 +152,7 @@ class Service:
             self._thread.join(self.config.flush_seconds + 5)
 
     def stop(self) -> None:
-        """Ask the loop to end: what was received is written within ``config.flush_seconds``. Signal-safe."""
+        """Ask the loop to end. Safe in a signal handler."""
         self._stopping = True
         self._wake()
 
@@ -214,10 +197,7 @@ class Service:
         return complete
 
     def _release(self) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._feed is not None:
-            self._feed.close()
+        self.telling.close()
         if hasattr(self, "_monitor"):
             self._monitor.close()
         if hasattr(self, "_router"):
@@ -288,15 +268,14 @@ class Service:
                 raise p.Refused("parts", f"the message has {len(frames) + extra} parts or too many bytes", id=id)
             self._dispatch(peer, message, [frame.buffer for frame in frames[1:]], size)
         except p.Refused as refused:
-            self._bad(identity, refused.code, p.Error(
-                id=refused.id or id, code=refused.code, message=refused.message, hint=refused.hint
-            ))  # fmt: skip
-        except StreammemError as error:
-            self._bad(identity, p.code_of(error), p.error_message(id, error))
+            code = refused.code
+            error = p.Error(id=refused.id or id, code=code, message=refused.message, hint=refused.hint)
+            self._bad(identity, code, error)
+        except StreammemError as failed:
+            self._bad(identity, p.code_of(failed), p.error_message(id, failed))
 
     def _bad(self, identity: bytes, code: str, answer: p.Error) -> None:
-        self.counts[f"bad_{code}"] += 1
-        self.health.bad_message(code)
+        self.telling.bad_message(code)
         self._send(identity, [p.seal(answer)])
 
     def _dispatch(self, peer: Peer, message: p.FromClient, body: list[Buffer], size: int) -> None:
@@ -330,7 +309,7 @@ class Service:
         for stream, reasons in list(ping.drops.items())[:MOST_STREAMS]:
             require(peer.grant, "write", stream)
             for reason, count in list(reasons.items())[:16]:
-                self.health.dropped(stream, reason[:40], max(0, min(count, 1 << 40)))
+                self.telling.health.dropped(stream, reason[:40], max(0, min(count, 1 << 40)))
 
     # -- packets
 
@@ -348,8 +327,7 @@ class Service:
             require(peer.grant, "write", observation.stream)
         except (ObservationError, AccessDenied, FormatVersion) as error:
             code = "version" if isinstance(error, FormatVersion) else p.code_of(error)
-            self.counts[f"bad_{code}"] += 1
-            self.health.bad_message(code)
+            self.telling.bad_message(code)
             field = getattr(error, "field", "")
             refusal = p.Refusal(id, code, error.message[:500], field, error.hint)
             self._send(peer.identity, [p.seal(p.Acks(id=0, epoch=self.epoch, refused=(refusal,)))])
@@ -361,7 +339,7 @@ class Service:
         self._lanes.put(Arrival(peer.identity, id, observation, size, time.monotonic()))
 
     def _later_again(self, peer: Peer, id: int, code: str, why: str) -> None:
-        self.counts[code] += 1
+        self.telling.counts[code] += 1
         refusal = p.Refusal(id, code, why, retry_ms=RETRY_MS)
         self._send(peer.identity, [p.seal(p.Acks(id=0, epoch=self.epoch, refused=(refusal,)))])
 
@@ -388,7 +366,7 @@ class Service:
             )
             self._send(identity, [p.seal(acks)])
         for written in group:
-            self._tell_health(written)
+            self.telling.written(written)
 
     def _refusal(self, written: Written) -> p.Refusal:
         error = written.outcome
@@ -396,24 +374,6 @@ class Service:
         retry = RETRY_MS if written.later else 0
         field = getattr(error, "field", "")
         return p.Refusal(written.arrival.id, p.code_of(error), error.message[:500], field, error.hint, retry)
-
-    def _tell_health(self, written: Written) -> None:
-        observation = written.arrival.observation
-        stream = observation.stream
-        if written.outcome == "written":
-            self.counts["written"] += 1
-            self.health.arrived(observation, written.arrival.size)
-            newest = self._newest.get(stream)
-            if newest is not None and observation.capture_ns < newest - LATE_NS:
-                self.counts["late"] += 1
-            if newest is None or observation.capture_ns > newest:
-                self._newest[stream] = observation.capture_ns
-        elif written.outcome == "duplicate":
-            self.counts["duplicates"] += 1
-            self.health.dropped(stream, "duplicate")
-        else:
-            self.counts["refused"] += 1
-            self.health.dropped(stream, p.code_of(written.outcome))
 
     # -- requests
 
@@ -430,75 +390,47 @@ class Service:
             self._later(lambda: self._send(self._peers.route(key, client, identity), parts))
 
         def done(seconds: float, failed: bool) -> None:
-            self._later(lambda: self.health.answered(seconds, failed=failed))
+            self._later(lambda: self.telling.health.answered(seconds, failed=failed))
             if request.method == "forget" and not failed:
                 self._later(lambda: self._forgotten(body[0]))
 
-        # Copied: the buffers belong to ZeroMQ's frames only for as long as these live.
         self._requests.run(request, [bytes(part) for part in body], peer.grant, send, done)
 
     def _forgotten(self, arguments: Buffer) -> None:
         stream = msgspec.msgpack.decode(bytes(arguments)).get("stream")
         if isinstance(stream, str) and stream not in {info.stream for info in self.memory.streams()}:
-            self.health.forget(stream)
-            self._newest.pop(stream, None)
+            self.telling.forgotten(stream)
 
-    def _ask_status(self, then: Callable[[Status], None]) -> None:
+    def _ask_status(self, then: Callable[[Status | None], None]) -> None:
         """The memory's status is looked up by a worker (it waits for the writer's lock); ``then`` runs in the loop."""
 
         def work() -> None:
+            status: Status | None = None
             try:
                 status = self.memory.status()
-            except StreammemError as error:
+            except (StreammemError, OSError) as error:
                 log.error("no status: %s", error)
-                return
             self._later(lambda: then(status))
 
         with contextlib.suppress(RuntimeError):  # the pool is shut down: the service ends
             self._requests.submit(work)
 
-    def _send_health(self, peer: Peer, id: int, status: Status) -> None:
+    def _send_health(self, peer: Peer, id: int, status: Status | None) -> None:
         snapshot = scoped(self._snapshot(status), peer.grant)
         reply = p.seal(p.Reply(id=id, method="health"))
         self._send(peer.identity, [reply, msgspec.msgpack.encode(snapshot)])
 
-    # -- what the service tells of itself
-
-    def snapshot(self) -> HealthSnapshot:
-        """The last one that was made (every two seconds). Safe to call from any thread."""
-        return self._last or HealthSnapshot(epoch=self.epoch, t_ns=self._clock.now_ns(), uptime_s=0.0)
+    # -- every turn
 
     def _snapshot(self, status: Status | None) -> HealthSnapshot:
-        self.health.clients = len(self._peers)
-        self.health.queries_running = self._requests.running
-        self.health.refused = self._refusals.snapshot()
-        notes = [f"{self.counts[name]} {name}" for name in ("late", "over_credit", "busy") if self.counts[name]]
-        self._last = self.health.snapshot(memory=status, notes=notes)
-        return self._last
+        return self.telling.snapshot(status, len(self._peers), self._requests.running)
 
     def _tend(self) -> None:
         now = time.monotonic()
         self._monitor.poll()
-        wanted = self._feed.poll() if self._feed is not None else False
-        if now - self._ticked_at >= 1.0:
-            self._ticked_at = now
-            changes = self.health.tick()
-            if changes and self._feed is not None:
-                self._feed.publish(changes=changes)
+        if self.telling.tend(now, self._ask_status, self._snapshot):
             for peer in self._peers.silent(now):
                 self._forget_peer(peer.identity, left=True)
-        due = now - self._published_at >= STATUS_S and (self._feed is not None or self._metrics is not None)
-        if (wanted or due) and not self._asking_status:
-            self._asking_status = True
-            whole = due
-            self._published_at = now if due else self._published_at
-            self._ask_status(lambda status: self._publish(status, whole))
-
-    def _publish(self, status: Status, whole: bool) -> None:
-        self._asking_status = False
-        snapshot = self._snapshot(status)
-        if self._feed is not None:
-            self._feed.publish(snapshot, whole=whole)
 
     def _forget_peer(self, identity: bytes, *, left: bool) -> None:
         peer = self._peers.drop(identity)
@@ -506,7 +438,7 @@ class Service:
             return
         others = {stream for other in self._peers.all() for stream in other.streams}
         for stream in peer.streams - others:
-            self.health.left(stream)
+            self.telling.health.left(stream)
 
     def _send(self, identity: bytes, parts: Sequence[Buffer]) -> None:
         """Never blocks: a peer that doesn't read loses the answer and asks again; one that is gone is forgotten."""
@@ -515,7 +447,7 @@ class Service:
         try:
             self._router.send_multipart([identity, *parts], zmq.NOBLOCK)
         except zmq.Again:
-            self.counts["answers_dropped"] += 1
+            self.telling.counts["answers_dropped"] += 1
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
