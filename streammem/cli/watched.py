@@ -178,7 +178,7 @@ def _prepare_cached(place: Path, facts: dict[str, Any], config: Config, out: Out
     before = _read_facts(place)
     if is_memory(place) and (rewatch or before.get("stream", facts["stream"]) != facts["stream"]):
         # A half-watched file that has another name now: its stream would be called differently.
-        remove_memory(place, config)
+        remove_memory(place)
     others = [path for path in _siblings(config, facts["content_hash"]) if path != place and is_memory(path)]
     if others and not is_memory(place):
         changes = _changes(_read_facts(others[-1]).get("perception", {}), facts["perception"])
@@ -197,11 +197,16 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(changed) or "another version of the encoders"
 
 
-def remove_memory(place: Path, config: Config) -> None:
-    """Delete a memory in the cache. Raises MemoryLocked while another process writes to it."""
-    open_memory(place, config, mode="write").close()
-    shutil.rmtree(place)
-    _facts_path(place).unlink(missing_ok=True)
+def remove_memory(place: Path) -> None:
+    """Delete a memory in the cache, also a damaged one. Raises MemoryLocked while another process writes to it."""
+    from streammem.storage.lock import WriterLock
+
+    lock = WriterLock(place / "LOCK")
+    try:
+        _facts_path(place).unlink(missing_ok=True)
+        shutil.rmtree(place)
+    finally:
+        lock.release()
 
 
 def _watch(

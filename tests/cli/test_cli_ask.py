@@ -193,6 +193,12 @@ def test_a_folder_of_pictures(run: Run, tmp_path: Path) -> None:
     done = run("ask", folder, "a cat", *ARGS, "--json", env=home)
     assert (done.code, done.document["status"]) == (1, "not_seen")
     assert run("status", folder, "--json", env=home).document["observations"] == 3
+    # A memory that can't even be opened is watched anew when that is asked for.
+    place = Path(done.document["memory"])
+    (place / "FORMAT").write_text("{")
+    broken = run("ask", folder, "a cat", *ARGS, "--json", env=home)
+    assert (broken.code, broken.document["error"]["type"]) == (2, "CorruptData")
+    assert run("ask", folder, "a cat", *ARGS, "--rewatch", env=home).code == 1
 
 
 def test_another_configuration_in_a_named_memory_is_refused(run: Run, clip: Path, watched: Path) -> None:
