@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from perception.decoders.opening import open_video, pick_video_stream
@@ -32,8 +32,8 @@ _GROUPED = frozenset({"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "vp8"
 # Where "no other frame refers to it" is a promise of the format and the decoder acts on it. HEVC's sub-layer
 # non-reference pictures may be referred to by higher temporal layers (phones do this), so it isn't here.
 _SKIPS_UNREFERENCED = frozenset({"h264", "mpeg4", "mpeg1video", "mpeg2video"})
-# Containers whose index is one table written at the end: its time stamps can't run back, so seeking is exact.
-_SEEKABLE = frozenset({"mov", "mp4"})
+# Containers with one index for the whole file. In mp4 its time stamps can't run back; in Matroska it is checked.
+_SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
 _PROBE_PACKETS = 3000
 
 
@@ -82,6 +82,12 @@ class PyAVDecoder:
             stream = pick_video_stream(container, self.path)
             self._set_threads(stream)
             run = _Run(self, container, stream, sampling, start_ns)
+            if not run.seek():
+                container.close()
+                container = self._open()
+                stream = pick_video_stream(container, self.path)
+                self._set_threads(stream)
+                run = _Run(self, container, stream, sampling, start_ns)
             yield from run.frames()
         finally:
             container.close()
@@ -144,7 +150,6 @@ class _Run:
         self.seeking = False
 
     def frames(self) -> Iterator[Frame]:
-        self._seek()
         packets = read_packets(self.container, self.stream, self.health)
         groups = read_groups(packets, self.health, self.timeline.time_base)
         first = next(groups, None)
@@ -170,14 +175,26 @@ class _Run:
         if whole:
             yield from self._drain_as_they_come()
 
-    def _seek(self) -> None:
-        """Start at a key frame early enough that the choice at ``start_ns`` doesn't depend on what lies before."""
+    def seek(self) -> bool:
+        """Start at a key frame early enough that the choice at ``start_ns`` doesn't depend on what lies before.
+
+        False: this file's index can't be trusted, read it from its start. Where time runs back within a file, the
+        positions in the index fall where its times rise (two recordings joined byte by byte, say)."""
+        import av
+
         target = self.start_ns - 2 * self.sampling.period_ns - 2 * NS
         if not self.seekable or target <= 0:
-            return
+            return True
         pts = self.timeline.origin_pts + int(Fraction(target, NS) / self.timeline.time_base)
-        self.container.seek(pts, stream=self.stream, backward=True)
+        try:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        entries = [(entry.timestamp, entry.pos) for entry in self.stream.index_entries if entry.is_keyframe]
+        if not entries or any(b[1] < a[1] for a, b in pairwise(sorted(entries))):
+            return False
         self.seeking = True
+        return True
 
     # -- groups: the choice is made on packets ------------------------------------------------------------------
 

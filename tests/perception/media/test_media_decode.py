@@ -145,6 +145,32 @@ def test_time_goes_on_where_the_clock_is_reset(tmp_path: Path) -> None:
         assert seen(PyAVDecoder(str(joined)), 5.0, found[position][2]) == found[position:]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "avi"])
+def test_starting_late_in_a_longer_file(suffix: str, tmp_path: Path) -> None:
+    """Where the index is sound most of the file is never read; where there is none, never decoded."""
+    codec, options = ("mpeg4", {}) if suffix == "avi" else ("libx264", OPEN_GOP)
+    path = str(write_clip(tmp_path / f"a.{suffix}", steady(1000, 25), codec=codec, options=options, gop=25))
+    whole = seen(PyAVDecoder(path), 2.0)
+    assert len(whole) == 80
+    for position in (11, 40, 41, 63, 78):
+        decoder = PyAVDecoder(path)
+        assert seen(decoder, 2.0, whole[position][2]) == whole[position:]
+    assert decoder.health.decoded_frames < 150
+    assert (decoder.health.packets < 200) == (suffix in ("mp4", "mov", "mkv"))
+
+
+def test_an_index_that_does_not_rise_is_not_trusted(tmp_path: Path) -> None:
+    """Two Matroska files joined byte by byte: the same times come twice."""
+    first = write_clip(tmp_path / "1.mkv", steady(250, 25), options=X264)
+    second = write_clip(tmp_path / "2.mkv", steady(250, 25), options=X264, first_number=250)
+    joined = tmp_path / "joined.mkv"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    whole = seen(PyAVDecoder(str(joined)), 2.0)
+    assert len(whole) >= 20 and [each[2] for each in whole] == sorted({each[2] for each in whole})
+    for position in range(3, len(whole), 4):
+        assert seen(PyAVDecoder(str(joined)), 2.0, whole[position][2]) == whole[position:], position
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [("ts", "libx264"), ("asf", "mpeg4")])
 def test_negative_time_stamps(suffix: str, codec: str, tmp_path: Path) -> None:
     path = write_clip(
