@@ -90,7 +90,7 @@ def curve(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     shrunk = (right * count + 2 * right[-1]) / (count + 2)
     grid = np.unique(np.quantile([row[0] for row in ordered], np.linspace(0.0, 1.0, 11)))
     values = [float(shrunk[sum(row[0] >= score for row in ordered) - 1]) for score in grid]
-    return tuple(round(float(s), 3) for s in grid), tuple(round(v, 3) for v in np.maximum.accumulate(values))
+    return tuple(round(float(s), 3) for s in grid), tuple(round(float(v), 3) for v in np.maximum.accumulate(values))
 
 
 def word_negatives(questions: Sequence[Question], texts: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
