@@ -33,6 +33,7 @@ from streammem.storage.engine import Engine, Kind, Pending
 from streammem.storage.files import Files
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
+from streammem.storage.telling import contents_of, search_text_of
 from streammem.storage.words import WordHit
 from streammem.wire import encode_observation, hash_blob, observation_from_blob, pack
 
@@ -251,7 +252,8 @@ class Memory:
     def _record(self, kind: int, payload: bytes, *, durable: bool) -> None:
         with self._lock:
             self._check_writable()
-            self._engine.make_room()
+            if kind == Kind.STATE:
+                self._engine.make_room()  # the other kinds are small, and `unpin` is how a full memory gets room
             self._queue([Pending(kind, payload)])
             self._commit_if_due(durable)
 
@@ -293,7 +295,7 @@ class Memory:
         first."""
         with self._lock:
             self._check_open()
-            return self._engine.search_text(query, streams, between, limit)
+            return search_text_of(self._engine, query, streams, between, limit)
 
     def search_words(
         self, words: Sequence[str], streams: Sequence[str] | None, between: Between | None, limit: int
@@ -354,7 +356,7 @@ class Memory:
         """Observations that records stand for now; merged ones count, forgotten ones don't."""
         with self._lock:
             self._check_open()
-            return sum(count for count, _ in self._engine.contents("moments").values())
+            return sum(count for count, _ in contents_of(self._engine, "moments").values())
 
     def has(self, stream: str, session: str, seq: int) -> bool:
         """Whether this observation was seen and made durable (it may have been demoted since)."""
@@ -383,7 +385,8 @@ class Memory:
             return self._engine.digest()
 
     def verify(self) -> list[CorruptData]:
-        """Read every byte of every segment and check it; damaged segments are quarantined. Empty: all is well."""
+        """Read every byte of every segment and check it; damaged segments are quarantined. Returns all damage known,
+        the journal's included; an empty list is good news."""
         with self._lock:
             self._check_open()
             return self._engine.verify()

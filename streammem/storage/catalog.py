@@ -79,6 +79,7 @@ class Catalog:
         self._db = self._connect(path, write)
         try:
             version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            self.blank = version == 0
             if version > FORMAT:
                 raise FormatVersion(
                     f"{path} has catalogue format {version}, this release reads up to {FORMAT}",

@@ -19,7 +19,7 @@ from streammem.model import FrameRef, Observation, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage import recovery
 from streammem.storage.budget import Budget, caps_of
-from streammem.storage.files import Files
+from streammem.storage.files import DISK_FULL, Files
 from streammem.storage.forgetting import Forget, forget_rows
 from streammem.storage.journal import Frame, Journal
 from streammem.storage.lock import WriterLock
@@ -30,7 +30,6 @@ from streammem.storage.segments import Segment
 from streammem.storage.shapes import Shapes
 from streammem.storage.store import Store
 from streammem.storage.telling import digest_of, frame_refs_of, status_of
-from streammem.storage.words import MOST_TERMS, WordHit
 from streammem.wire import observation_from_blob
 
 SEAL_ROWS = 64
@@ -85,6 +84,7 @@ class Engine:
         self._drops_dirty = False
         self._seal_failed = False
         self._sealed = False
+        self._forgot = False
         self._full = False
         recovery.prepare(directory, files, write=write, create=create)
         self._lock = WriterLock(directory / "LOCK") if write else None
@@ -128,7 +128,7 @@ class Engine:
                 try:
                     bank.load(stream, state, self._recall)
                 except CorruptData as error:
-                    self.notes.append(error.message)
+                    self.note(error.message)
         self.journal = Journal(
             self.directory / "journal", self.files, file_bytes=self.caps.journal_file, write=self.write
         )
@@ -165,7 +165,7 @@ class Engine:
             self._replay()
             if self._seen_version[0] == self.catalog.data_version():
                 return
-        self.notes.append("the writer seals faster than this reader can follow: moments may be missing")
+        self.note("the writer seals faster than this reader can follow: moments may be missing")
 
     def _disk_version(self) -> tuple[int, tuple[tuple[str, int], ...]]:
         journal = self.directory / "journal"
@@ -192,7 +192,7 @@ class Engine:
                 self._spaces[space_id] = space
             except (StreammemError, ImportError, OSError) as error:
                 self._spaces[space_id] = None
-                self.notes.append(f"no statistics for the space {space_id}: {error}")
+                self.note(f"no statistics for the space {space_id}: {error}")
         return self._spaces[space_id]
 
     # -- applying
@@ -268,7 +268,7 @@ class Engine:
             self._sealed = True
         except (OSError, StorageFull) as error:
             self._seal_failed = True
-            self.notes.append(f"sealing failed and will be tried again: {error}")
+            self.note(f"sealing failed and will be tried again: {error}")
 
     def seal_all(self) -> int:
         """Seal every open part now. Raises StorageFull if there is no space."""
@@ -282,12 +282,28 @@ class Engine:
         return rows
 
     def after_change(self) -> None:
-        """After a group: keep the budget, and shorten the journal where segments took over."""
+        """After a group: keep the budget, and shorten the journal where segments took over. What fails for want of
+        space is tried again after the next group: the group itself is durable already."""
         if not self._sealed:
             return
-        self._sealed = False
+        try:
+            self.tidy()
+        except (OSError, StorageFull) as error:
+            self.note(f"tidying up failed and will be tried again: {error}")
+
+    def tidy(self) -> None:
+        """Budget, small state, journal; after ``forget`` also what deleted rows leave behind."""
         self._full = not self.budget.enforce()
-        self.trim_journal()
+        self.trim_journal(rewrite=self._forgot)
+        if self._forgot:
+            self.store.words.scrub()
+            self.catalog.compact()
+        self._sealed = self._forgot = False
+
+    def note(self, text: str) -> None:
+        """Something that ``status`` should say; once, and only the latest fifty."""
+        if text not in self.notes:
+            self.notes = [*self.notes[-49:], text]
 
     def trim_journal(self, *, rewrite: bool = False) -> None:
         """Save the small state, drop journal files that nothing needs, and compact when one idle stream's entries keep
@@ -359,38 +375,12 @@ class Engine:
         except CorruptData:
             return None  # noted by ``find``; a short-term memory without this row is still one
 
-    def search_text(
-        self, query: str, streams: Sequence[str] | None, between: tuple[int | None, int | None] | None, limit: int
-    ) -> list[WordHit]:
-        sealed = self.store.words.search(query, streams, between, limit)
-        terms = list(dict.fromkeys(query.split()))[:MOST_TERMS]
-        open_hits: list[WordHit] = []
-        for (bank, stream), part in self.store.parts.items():
-            if bank == "moments" and len(part) and (streams is None or stream in streams):
-                open_hits += part.search_text(terms, between)
-        hits = sorted([*open_hits, *sealed], key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
-        return hits[:limit]
-
     def frame_refs(self, stream: str, records: Sequence[Record]) -> list[FrameRef]:
         return frame_refs_of(self, stream, records)
 
     def stream_infos(self) -> list[StreamInfo]:
         names = {*self.store.infos, *self.store.seen}
         return [self.store.infos.get(name) or StreamInfo(stream=name) for name in sorted(names)]
-
-    def contents(self, bank: str) -> dict[str, tuple[int, int]]:
-        """Observations and digest sum by stream."""
-        totals: dict[str, tuple[int, int]] = {}
-        for segment in self.store.segments:
-            if segment.bank == bank:
-                count, digest = totals.get(segment.stream, (0, 0))
-                manifest = segment.manifest
-                totals[segment.stream] = (count + manifest.count, (digest + int(manifest.digest, 16)) % 2**64)
-        for (part_bank, stream), part in self.store.parts.items():
-            if part_bank == bank and len(part):
-                count, digest = totals.get(stream, (0, 0))
-                totals[stream] = (count + part.count, (digest + part.digest) % 2**64)
-        return totals
 
     def digest(self) -> str:
         return digest_of(self)
@@ -405,7 +395,10 @@ class Engine:
         return damage
 
     def verify(self) -> list[CorruptData]:
-        return [error for segment in list(self.store.segments) for error in self._verify_segment(segment)]
+        """Everything that is known to be damaged, after looking at every byte."""
+        for segment in list(self.store.segments):
+            self._verify_segment(segment)
+        return [CorruptData(known.what, path=known.path, offset=known.offset) for known in self.store.damage]
 
     # -- forgetting
 
@@ -417,22 +410,25 @@ class Engine:
         )
 
     def forget(self, stream: str | None, between: tuple[int | None, int | None] | None) -> ForgetReport:
-        """The journal learns it first, so that a kill in the middle is finished when the memory is opened again."""
+        """The journal learns it first, so that a kill in the middle is finished when the memory is opened again.
+        Raises StorageFull if there is no room to write what remains; asking again goes on with it."""
         payload = self.interval(stream, between)
         _, t_start_ns, t_end_ns = msgspec.msgpack.decode(payload, type=tuple[str | None, int, int])
         lsn = self.journal.append([(Kind.FORGET, payload)])
         self.journal.sync()
-        report = self._forget_rows(stream, t_start_ns, t_end_ns, lsn)
-        self.trim_journal(rewrite=True)
-        self.store.words.scrub()
-        self.catalog.compact()
+        try:
+            report = self._forget_rows(stream, t_start_ns, t_end_ns, lsn)
+            self.tidy()
+        except OSError as error:
+            kind = StorageFull if error.errno in DISK_FULL else StorageError
+            raise kind(f"forgetting isn't finished: {error}", hint="free some space and ask again") from error
         return report
 
     def _forget_rows(self, stream: str | None, t_start_ns: int, t_end_ns: int, lsn: int) -> ForgetReport:
         request = Forget(stream, t_start_ns, t_end_ns, lsn)
         report = forget_rows(self.store, self.banks, request)
         self.shapes.clear()
-        self._sealed = True
+        self._sealed = self._forgot = True
         return report
 
     def close(self) -> None:

@@ -88,15 +88,17 @@ def open_catalog(directory: Path, files: Files, *, write: bool) -> tuple[Catalog
 
     A reader never rebuilds: it raises CorruptData and says who can."""
     path = directory / "catalog.sqlite"
-    lost = not path.exists()
     reason = "the catalogue was missing"
-    if not lost:
+    if path.exists():
         try:
             catalog = Catalog(path, write=write)
-            catalog.segments()
-            return catalog, []
+            if not (catalog.blank and is_memory(directory)):
+                catalog.segments()
+                return catalog, []
+            catalog.close()
+            reason = "the catalogue was empty"
         except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
-            lost, reason = True, f"the catalogue was damaged ({error})"
+            reason = f"the catalogue was damaged ({error})"
     if not write:
         raise CorruptData(
             f"{reason} in {str(directory)!r}", path=str(path), offset=0, hint="open the memory once for writing"

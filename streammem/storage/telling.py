@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from streammem.model import FrameRef, Record
 from streammem.storage import recovery
 from streammem.storage.reports import BankStatus, Status, StreamStatus
+from streammem.storage.words import MOST_TERMS, WordHit
 
 if TYPE_CHECKING:
     from streammem.storage.engine import Engine
@@ -21,7 +22,7 @@ def digest_of(engine: Engine) -> str:
     store = engine.store
     names = {segment.bank for segment in store.segments} | {bank for bank, _ in store.parts}
     for bank in sorted(names):
-        for stream, (count, digest) in sorted(engine.contents(bank).items()):
+        for stream, (count, digest) in sorted(contents_of(engine, bank).items()):
             state.update(repr((bank, stream, count, digest)).encode("utf-8", "surrogatepass"))
     for _, bank_object in sorted(engine.banks.items()):
         for stream in sorted({*store.seen}):
@@ -120,3 +121,31 @@ def frame_refs_of(engine: Engine, stream: str, records: Sequence[Record]) -> lis
             where: Literal["memory", "source"] = "memory" if kept else "source"
             refs.append(FrameRef(stream, record.t_start_ns, record.record_id, where))
     return refs
+
+
+def contents_of(engine: Engine, bank: str) -> dict[str, tuple[int, int]]:
+    """Observations and digest sum by stream."""
+    totals: dict[str, tuple[int, int]] = {}
+    for segment in engine.store.segments:
+        if segment.bank == bank:
+            count, digest = totals.get(segment.stream, (0, 0))
+            manifest = segment.manifest
+            totals[segment.stream] = (count + manifest.count, (digest + int(manifest.digest, 16)) % 2**64)
+    for (part_bank, stream), part in engine.store.parts.items():
+        if part_bank == bank and len(part):
+            count, digest = totals.get(stream, (0, 0))
+            totals[stream] = (count + part.count, (digest + part.digest) % 2**64)
+    return totals
+
+
+def search_text_of(
+    engine: Engine, query: str, streams: Sequence[str] | None, between: tuple[int | None, int | None] | None, limit: int
+) -> list[WordHit]:
+    sealed = engine.store.words.search(query, streams, between, limit)
+    terms = list(dict.fromkeys(query.split()))[:MOST_TERMS]
+    open_hits: list[WordHit] = []
+    for (bank, stream), part in engine.store.parts.items():
+        if bank == "moments" and len(part) and (streams is None or stream in streams):
+            open_hits += part.search_text(terms, between)
+    hits = sorted([*open_hits, *sealed], key=lambda hit: (-hit.score, hit.t_start_ns, hit.record_id))
+    return hits[:limit]
