@@ -6,7 +6,6 @@ means that something resembles the question; ``not_seen`` that nothing does. The
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 
@@ -24,7 +23,6 @@ CLOSEST = 5
 # A quoted piece of scene text in an answer is capped: a page of text is evidence, not an answer.
 QUOTE = 120
 
-_ASKS_WHAT_IT_SAYS = re.compile(r"^\s*what\b.*\b(say|says|said|read|reads|written|text|word|words|title|name)\b", re.I)
 _NAMES = {
     "label": "picture",
     "vision": "picture",
@@ -103,7 +101,7 @@ def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
 def _found_text(query: Query, hits: Sequence[tuple[Hit, Verdict]], view: View) -> str:
     """One sentence from a template: what was asked, when, and by which signal."""
     first, verdict = hits[0]
-    if _ASKS_WHAT_IT_SAYS.search(query.raw) and (quote := _quote(first.evidence.why, ("text", "speech"))):
+    if query.asks_words and (quote := _quote(first.evidence.why, ("text", "speech"))):
         return f"{quote} (at {_span(first.evidence, view)})"
     also = [_span(hit.evidence, view) for hit, _ in hits[1:3]]
     more = f", also at {' and '.join(also)}" if also else ""

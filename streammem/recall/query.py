@@ -44,6 +44,9 @@ _WANTS_SPEECH = re.compile(
     re.IGNORECASE,
 )
 _TEXT_NOUNS = frozenset("text word words letter letters sign signs logo title titles caption".split())
+_ASKS_WORDS = re.compile(
+    r"^\s*what\b.*\b(say|says|said|reads?|written|text|words?|titles?|printed|called|spell(?:s|ed)?)\b", re.IGNORECASE
+)
 _QUOTED = re.compile(r"[\"“”«»]([^\"“”«»]{1,200})[\"“”«»]|(?<!\w)'([^']{2,200})'(?!\w)")
 
 # Frames of a question around its content: "when does X", "is there a X", "show me X", "what time is X visible".
@@ -82,6 +85,8 @@ class Query:
     people: bool
     wants_text: bool
     wants_speech: bool
+    asks_words: bool
+    """The words themselves are asked for ("what does the sign say?"): any text there is an answer."""
 
 
 def clean(text: str) -> str:
@@ -142,4 +147,5 @@ def parse_query(raw: str, *, limit: int = 2000) -> Query:
         people=any(t in _PEOPLE for t in all_tokens) or bool(re.match(r"\s*who\b", text, re.IGNORECASE)),
         wants_text=bool(quoted) or bool(_WANTS_TEXT.search(text)),
         wants_speech=bool(_WANTS_SPEECH.search(text)),
+        asks_words=bool(_ASKS_WORDS.search(text)) and not quoted,
     )

@@ -13,6 +13,9 @@ from rapidfuzz import fuzz
 
 from streammem.recall.query import Query, fold, tokens
 
+ANY_WORDS = 0.75
+"""Coverage of any text at all where the words themselves are asked for: less than words that were named."""
+
 
 @dataclass(frozen=True, slots=True)
 class WordMatch:
@@ -74,6 +77,8 @@ def match_phrase(phrase: str, text: str) -> WordMatch:
 
 def match_query(query: Query, texts: Sequence[str]) -> WordMatch:
     """The best match of a query against the texts of one record, taken one by one and all together."""
+    if query.asks_words and texts:
+        return WordMatch(ANY_WORDS, False, " ".join(texts))
     best = WordMatch(0.0, False, "")
     joined = " ".join(texts)
     for text in [*texts, joined] if len(texts) > 1 else texts:
