@@ -27,6 +27,7 @@ def ask(
         str | None, typer.Option("--sheet", metavar="PNG", help="Write the evidence as a picture.")
     ] = None,
     memory: o.MemoryDir = None,
+    key: o.Key = None,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
@@ -50,7 +51,7 @@ def ask(
     from streammem.cli import present
     from streammem.cli.watched import Frames, open_target
 
-    with open_target(target, settings, out, directory=memory, rewatch=rewatch) as opened:
+    with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
         answer = opened.memory.ask(question, k=settings.recall.k, between=span, streams=stream or None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +23,7 @@ def forget(
         bool, typer.Option("--all", help="The whole stream, or with no --stream all of them.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    key: o.Key = None,
     config: o.ConfigFile = None,
     set_: o.Assign = None,
     quiet: o.Quiet = False,
@@ -40,8 +42,15 @@ def forget(
     if (between is None) == (not everything):
         raise InputError("forget what?", hint="--between A B, or --all for a whole stream")
     check_words(between)
-    place = existing_memory(target, settings)
-    with open_memory(place, settings, mode="write") as memory:
+    from streammem.cli.remote import connect_to, is_address
+
+    place: str | Path = target
+    if is_address(target):
+        opened: Any = connect_to(target, key)
+    else:
+        place = existing_memory(target, settings)
+        opened = open_memory(place, settings, mode="write")
+    with opened as memory:
         span = read_between(between, memory, [stream] if stream else None)
         what = f"{stream or 'every stream'}{f' from {between[0]} to {between[1]}' if between else ''}"
         if not yes:

@@ -11,10 +11,19 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str,
-    typer.Argument(metavar="SOURCE|MEMORY", help="A video, a folder of pictures, 'glob*.jpg', rtsp://..., a memory."),
+    typer.Argument(
+        metavar="SOURCE|MEMORY|ADDRESS",
+        help="A video, a folder of pictures, 'glob*.jpg', rtsp://..., a memory, or a service: tcp://HOST:PORT.",
+    ),
 ]
 MemoryArgument = Annotated[
     str, typer.Argument(metavar="MEMORY", help="A memory's directory, or a source watched before.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="FILE", envvar="STREAMMEM_KEY", help="Your key file, for a service that other machines reach."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes, no progress.")]

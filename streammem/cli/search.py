@@ -22,6 +22,7 @@ def search(
     stream: o.Streams = None,
     k: o.Count = None,
     memory: o.MemoryDir = None,
+    key: o.Key = None,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
@@ -42,7 +43,7 @@ def search(
     from streammem.cli import present
     from streammem.cli.watched import open_target
 
-    with open_target(target, settings, out, directory=memory, rewatch=rewatch) as opened:
+    with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
         moments = opened.memory.search(query, k=settings.recall.k, between=span, streams=stream or None)

@@ -25,6 +25,7 @@ def show(
     stream: o.Streams = None,
     k: o.Count = None,
     memory: o.MemoryDir = None,
+    key: o.Key = None,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
     set_: o.Assign = None,
@@ -48,20 +49,24 @@ def show(
     check_words([at] if at is not None else between)
     from streammem.cli import present, sheets
     from streammem.cli.watched import Frames, open_target
+    from streammem.memory import Memory
 
-    with open_target(target, settings, out, directory=memory) as opened:
+    with open_target(target, settings, out, directory=memory, key=key) as opened:
+        local = opened.memory if isinstance(opened.memory, Memory) else None
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
         n = settings.recall.k if k is not None else TILES
-        if at is not None:
+        if query is None and local is None:
+            raise QueryError("a service shows the moments of a question", hint="--query WORDS")
+        if at is not None and local is not None:
             kind, now_ns = the_clock(opened.memory, stream)
-            moments = sheets.nearest(opened.memory, parse_time(at, now_ns=now_ns, clock=kind), stream)
+            moments = sheets.nearest(local, parse_time(at, now_ns=now_ns, clock=kind), stream)
             title = f"{opened.name} at {at}"
         elif query is not None:
             moments = opened.memory.search(query, k=settings.recall.k, between=span, streams=stream or None)
             title = query
-        else:
-            moments = sheets.overview(opened.memory, span, stream or None, min(n, sheets.MOST_TILES))
+        elif local is not None:
+            moments = sheets.overview(local, span, stream or None, min(n, sheets.MOST_TILES))
             title = f"{opened.name} from {between[0]} to {between[1]}" if between else opened.name
         clock_of = present.clock_lookup(streams)
         path = None

@@ -9,6 +9,7 @@ from streammem.clock import Clock, StreamClock, SystemClock, parse_between, pars
 from streammem.errors import QueryError, TimeSyntaxError
 
 if TYPE_CHECKING:
+    from streammem.client import Client
     from streammem.memory import Memory
 
 
@@ -22,7 +23,7 @@ def check_words(between: Sequence[str] | None) -> None:
 
 
 def read_between(
-    between: tuple[str, str] | None, memory: Memory, streams: Sequence[str] | None, clock: Clock | None = None
+    between: tuple[str, str] | None, memory: Memory | Client, streams: Sequence[str] | None, clock: Clock | None = None
 ) -> tuple[int, int] | None:
     """The interval on the clock of the streams meant. Raises TimeSyntaxError, QueryError."""
     check_streams(memory, streams)
@@ -32,7 +33,7 @@ def read_between(
     return parse_between(*between, now_ns=now_ns, clock=kind)
 
 
-def check_streams(memory: Memory, streams: Sequence[str] | None) -> None:
+def check_streams(memory: Memory | Client, streams: Sequence[str] | None) -> None:
     """Refuse a stream that isn't there: a search in nothing would look like "not seen". Raises QueryError."""
     known = known_streams(memory)
     for name in streams or ():
@@ -40,13 +41,13 @@ def check_streams(memory: Memory, streams: Sequence[str] | None) -> None:
             raise QueryError(f"there is no stream {name!r}", hint=f"streams: {', '.join(known) or 'none'}")
 
 
-def known_streams(memory: Memory) -> list[str]:
+def known_streams(memory: Memory | Client) -> list[str]:
     """Names of the streams that were described or written, sorted."""
     return sorted({info.stream for info in memory.streams()} | {item.stream for item in memory.status().streams})
 
 
 def the_clock(
-    memory: Memory, streams: Sequence[str] | None, clock: Clock | None = None
+    memory: Memory | Client, streams: Sequence[str] | None, clock: Clock | None = None
 ) -> tuple[StreamClock, int | None]:
     """The one clock of the streams meant, and its present: for a file its end. Raises QueryError for a mixture."""
     wanted = set(streams or known_streams(memory))

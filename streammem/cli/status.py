@@ -22,6 +22,10 @@ def status(
     digest: Annotated[
         bool, typer.Option("--digest", help="Only the digest: equal memories have equal digests.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of a service: again every two seconds, until Ctrl-C.")
+    ] = False,
+    key: o.Key = None,
     config: o.ConfigFile = None,
     set_: o.Assign = None,
     json: o.Json = False,
@@ -30,8 +34,11 @@ def status(
     settings = o.load(config, set_).config
     out = Output(as_json=json)
     from streammem.cli.present import clock_lookup, plain, stream_document
+    from streammem.cli.remote import is_address
     from streammem.cli.watched import existing_memory, open_memory
 
+    if is_address(target):
+        return _of_service(target, out, key, digest=digest, watch=watch)
     place = existing_memory(target, settings)
     with open_memory(place, settings) as memory:
         found = memory.status()
@@ -44,6 +51,36 @@ def status(
     else:
         _print(found, out, clock_lookup(infos))
     return 0
+
+
+def _of_service(address: str, out: Output, key: str | None, *, digest: bool, watch: bool) -> int:
+    import time
+
+    from streammem.cli.present import clock_lookup
+    from streammem.cli.remote import connect_to, health_document, print_health
+
+    with connect_to(address, key) as client:
+        if digest:
+            sum_ = client.digest()
+            if out.as_json:
+                out.document({"digest": sum_})
+            else:
+                out.line(sum_)
+            return 0
+        while True:
+            found = client.health()
+            if out.as_json:
+                out.document({"service": address, **health_document(found)})
+            else:
+                if watch and out.result.is_terminal:
+                    out.result.clear()
+                if found.memory is not None:
+                    _print(found.memory, out, clock_lookup(client.streams()))
+                    out.result.print()
+                print_health(found, out)
+            if not watch:
+                return 0
+            time.sleep(2)
 
 
 def _print(found: Status, out: Output, clock_of: ClockOf) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streammem.cli import options as o
 from streammem.cli.output import Output
+
+if TYPE_CHECKING:
+    from streammem.config import Config
 
 app = typer.Typer(add_completion=False)
 
@@ -18,6 +21,10 @@ def watch(
         str, typer.Argument(metavar="SOURCE", help="A video, a folder of pictures, a camera, rtsp://...")
     ],
     memory: o.MemoryDir = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="ADDRESS", help="Into a memory service: tcp://HOST:PORT.")
+    ] = None,
+    key: o.Key = None,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
@@ -31,6 +38,8 @@ def watch(
     from streammem.cli.present import plain
     from streammem.cli.watched import ensure_watched
 
+    if to is not None:
+        return _into_service(source, to, settings, out, memory=memory, key=key, rewatch=rewatch)
     place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch)
     report = facts.pop("report", None)
     if json:
@@ -40,4 +49,21 @@ def watch(
     if report is None or not report.frames:
         out.note("already watched; nothing to do (--rewatch does it again)")
     out.line(str(place))
+    return 0
+
+
+def _into_service(
+    source: str, address: str, config: Config, out: Output, *, memory: str | None, key: str | None, rewatch: bool
+) -> int:
+    from streammem.cli.present import plain
+    from streammem.cli.remote import is_address, watch_to
+    from streammem.errors import InputError
+
+    if memory is not None or not is_address(address):
+        raise InputError("--to takes the address of a service", hint="tcp://HOST:PORT; --memory DIR takes a directory")
+    report = watch_to(source, address, config, out, key=key, rewatch=rewatch)
+    if out.as_json:
+        out.document({"service": address, "watched": plain(report) | {"rate": report.rate, "shares": report.shares}})
+    else:
+        out.line(report.stream)
     return 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from streammem.cli.remote import connect_to, is_address
 from streammem.clock import format_duration, format_time
 from streammem.errors import InputError, MemoryNotFound, SourceError, StorageFull, StreammemError
 from streammem.paths import cache_dir
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from perception.frames import Source
     from perception.pipeline import WatchReport
     from streammem.cli.output import Output
+    from streammem.client import Client
     from streammem.config import Config
     from streammem.memory import Memory
 
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 class Opened:
     """An open memory and where it came from. ``report`` is set when something was watched just now."""
 
-    memory: Memory
-    directory: Path
+    memory: Memory | Client
+    directory: Path | str
     name: str
     report: WatchReport | None = None
     watched: dict[str, Any] = field(default_factory=dict)
@@ -60,15 +62,27 @@ def open_memory(directory: str | Path, config: Config, *, mode: Literal["read", 
 
 @contextmanager
 def open_target(
-    target: str, config: Config, out: Output, *, directory: str | None = None, rewatch: bool = False
+    target: str,
+    config: Config,
+    out: Output,
+    *,
+    directory: str | None = None,
+    rewatch: bool = False,
+    key: str | None = None,
 ) -> Iterator[Opened]:
-    """The memory of ``target``, read-only. A memory's directory is opened as it is; anything else is a source, which
-    is watched first unless its memory is complete.
+    """The memory of ``target``, read-only. A memory's directory is opened as it is, the address of a service is
+    connected to; anything else is a source, which is watched first unless its memory is complete.
 
     Raises the typed errors of sources and memories; KeyboardInterrupt after an interrupted watch has been made
     durable."""
     report: WatchReport | None = None
     facts: dict[str, Any] = {}
+    if is_address(target):
+        if directory is not None or rewatch:
+            raise InputError(f"{target}: is a service", hint="--memory and --rewatch go with a source such as a video")
+        with connect_to(target, key) as client:
+            yield Opened(client, target, target)
+        return
     if is_memory(target):
         found, name = Path(target), Path(target).resolve().name
         if directory is not None or rewatch:
