@@ -1,9 +1,9 @@
 """decord 0.6.0 behind the decoder protocol. PyAV is the default; this is for comparing and for GPU builds of decord.
 
 Its documented weaknesses, as measured here: it aborts at the first damaged packet (PyAV gives 661 of 668 frames), takes
-about 1 GB for what PyAV does in 100 MB because it indexes and buffers whole groups, gives times as float
-seconds that are exact to about a microsecond, takes a mirrored picture for one that is half turned and ignores the
-pixels' aspect (mended here). Frames whose time stamp it doesn't know get the one that its index claims.
+about 1 GB for what PyAV does in 100 MB because it indexes and buffers whole groups, gives times as 32-bit float seconds
+(2 microseconds off after 40 s, up to 0.1 ms after an hour), takes a mirrored picture for one that is half turned and
+ignores the pixels' aspect (mended here).
 """
 
 from __future__ import annotations
