@@ -88,7 +88,9 @@ def curve(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # One lucky row at the top says nothing: shrink towards the overall share with the weight of two rows.
     count = np.arange(1, len(ordered) + 1)
     shrunk = (right * count + 2 * right[-1]) / (count + 2)
-    grid = np.unique(np.quantile([row[0] for row in ordered], np.linspace(0.0, 1.0, 11)))
+    # Finer towards the top, where decisions are made.
+    levels = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99, 1.0)
+    grid = np.unique(np.quantile([row[0] for row in ordered], levels))
     values = [float(shrunk[sum(row[0] >= score for row in ordered) - 1]) for score in grid]
     return tuple(round(float(s), 3) for s in grid), tuple(round(float(v), 3) for v in np.maximum.accumulate(values))
 
