@@ -69,8 +69,8 @@ class KeyframeSelector:
     give (uniform sampling of as many keeps 78 %). The 16x16 gray gate catches cuts, which it separates as well as any
     feature does; the longest gap makes sure that a still scene is looked at again.
 
-    What the defaults choose of one frame a second, measured with the Lite0 vector: 31 % of an animated film (a cut every
-    3 s), 10-16 % of fixed cameras and robot clips, of which 10 % are the longest gap.
+    What the defaults choose of one frame a second, measured with the Lite0 vector: 31 % of an animated film (a cut
+    every 3 s), 10-16 % of fixed cameras and robot clips, of which 10 % are the longest gap.
     """
 
     def __init__(
