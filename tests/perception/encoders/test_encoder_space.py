@@ -109,6 +109,16 @@ def test_what_a_stream_always_shows_counts_less(space: ImageNetSpace) -> None:
     assert int(space.score("a dog", columns, statistics).argmax()) == 60
 
 
+def test_a_row_without_class_scores_is_judged_by_its_vector(space: ImageNetSpace) -> None:
+    columns = rows([[{"banana": 0.7}], [], []])
+    dog, boat = space.embed_text(["Beagle", "motorboat"]).astype(np.float16)
+    columns["vector"] = Ragged(np.stack([boat, dog, boat]), np.arange(4))
+    scores = space.score("a dog", columns, None)
+    assert int(scores.argmax()) == 1
+    assert np.isfinite(scores).all()
+    assert np.isneginf(space.signals("a dog", columns, None)["evidence"][1:]).all()
+
+
 def test_rows_without_parts_score_nothing(space: ImageNetSpace) -> None:
     columns = rows([[{"banana": 0.7}], [], [{"Beagle": 0.6}], []])
     for scores in space.signals("a banana", columns, None).values():
