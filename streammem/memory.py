@@ -29,7 +29,8 @@ from streammem.errors import CorruptData, MemoryClosed, ObservationError, Storag
 from streammem.model import Answer, Evidence, FrameRef, Observation, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace
 from streammem.storage.blocks import Block
-from streammem.storage.engine import Engine, Kind, Pending
+from streammem.storage.engine import Engine
+from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import Files
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
@@ -157,7 +158,8 @@ class Memory:
                 self._engine.count_drop(observation.stream, error.field or "observation")
                 if single:
                     raise
-                refused[error.field] = refused.get(error.field, 0) + 1
+                field = error.field.partition("[")[0]
+                refused[field] = refused.get(field, 0) + 1
                 if outcomes is not None:
                     outcomes.append(error)
                 continue

@@ -162,6 +162,11 @@ def _read_header(data: Buffer, limits: Limits) -> ObservationHeader:
         raise refuse("header", f"can't be read: {str(error)[:200]}") from error
 
 
+def _field(name: str) -> str:
+    """What a refusal calls a buffer: one of a few names, whatever the sender called it."""
+    return name if name in ("embedding", "tokens", "depth_m", "thumbnail") else "parts"
+
+
 def _check_sizes(header: ObservationHeader, parts: Sequence[Buffer], limits: Limits) -> None:
     infos = header.buffers
     if len(infos) > limits.buffers or len(parts) - 1 != len(infos):
@@ -175,12 +180,14 @@ def _check_sizes(header: ObservationHeader, parts: Sequence[Buffer], limits: Lim
     for info, part in zip(infos, parts[1:], strict=True):
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
-            raise refuse(info.name[:80], f"has dtype {info.dtype[:20]!r}, expected one of {', '.join(sorted(DTYPES))}")
+            raise refuse(
+                _field(info.name), f"has dtype {info.dtype[:20]!r}, expected one of {', '.join(sorted(DTYPES))}"
+            )
         if not 1 <= len(info.shape) <= limits.dims or not all(0 <= side <= limits.total_bytes for side in info.shape):
-            raise refuse(info.name[:80], f"has shape {info.shape[:8]}, expected 1 to {limits.dims} dimensions")
+            raise refuse(_field(info.name), f"has shape {info.shape[:8]}, expected 1 to {limits.dims} dimensions")
         expected = math.prod(info.shape) * dtype.itemsize
         if expected != len(part):
-            raise refuse(info.name[:80], f"has {len(part)} bytes, dtype and shape need {expected}")
+            raise refuse(_field(info.name), f"has {len(part)} bytes, dtype and shape need {expected}")
 
 
 def decode_observation(parts: Sequence[Buffer], *, limits: Limits = LIMITS) -> Observation:

@@ -14,13 +14,14 @@ import msgspec
 from streammem.banks.base import Recall
 from streammem.errors import CorruptData
 from streammem.model import Record
+from streammem.storage.open_part import ROW_OVERHEAD
 
 
 def record_bytes(record: Record) -> int:
-    """RAM of a record's arrays and picture; 700 bytes for the rest."""
+    """RAM of a record: arrays, picture, and what its Python objects take."""
     arrays = sum(array.nbytes for array in record.arrays.values())
     vector = 0 if record.vector is None else record.vector.nbytes
-    return arrays + vector + len(record.thumbnail or b"") + 700
+    return arrays + vector + len(record.thumbnail or b"") + ROW_OVERHEAD
 
 
 class ShortTermBank:

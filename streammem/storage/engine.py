@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from streammem.config import Config
 from streammem.errors import CorruptData, StorageError, StorageFull, StreammemError
-from streammem.model import FrameRef, Observation, Record, StreamInfo
+from streammem.model import FrameRef, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage import recovery
 from streammem.storage.budget import Budget, caps_of
+from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import DISK_FULL, Files
 from streammem.storage.forgetting import Forget, forget_rows
 from streammem.storage.journal import Frame, Journal
@@ -39,22 +42,6 @@ VERIFIED_AFTER_CRASH = 4
 READER_TRIES = 50
 INT64 = (-(2**63), 2**63 - 1)
 Found = TypeVar("Found")
-
-
-class Kind:
-    """Types of journal entries."""
-
-    OBSERVATION, STATE, STREAM, PIN, UNPIN, FORGET, DROPS = range(1, 8)
-
-
-class Pending(NamedTuple):
-    """A journal entry on its way: appended, not yet synced."""
-
-    kind: int
-    payload: bytes
-    observation: Observation | None = None
-    digest: int = 0
-    lsn: int = 0
 
 
 class Engine:
@@ -243,8 +230,9 @@ class Engine:
         size = content_bytes(record)
         part.add(Row(record, entry.digest), entry.lsn, size)
         self.store.note_seen(stream, observation.session, observation.seq)
+        shown = record if record.vector is None else replace(record, vector=record.vector.astype(np.float32))
         for bank in self.banks.values():
-            for kept in bank.observe(record):
+            for kept in bank.observe(shown):
                 row = Row(kept, record_digest(kept))
                 self.store.part(bank.name, stream).add(row, entry.lsn, content_bytes(kept))
         span = part.t_max_ns - part.t_min_ns
@@ -337,7 +325,9 @@ class Engine:
     # -- counting
 
     def count_drop(self, stream: object, reason: str) -> None:
-        """Count by known stream; whatever an unknown one calls itself is counted under the empty name."""
+        """Count by known stream and kind of reason; what an unknown stream calls itself is counted under the empty
+        name. So the counters stay few, whatever is sent."""
+        reason = reason.partition("[")[0]
         known = isinstance(stream, str) and (stream in self.store.seen or stream in self.store.infos)
         counts = self.store.drops.setdefault(str(stream) if known else "", {})
         counts[reason] = counts.get(reason, 0) + 1
@@ -435,9 +425,13 @@ class Engine:
         self.journal.close()
         for segment in self.store.segments:
             segment.close()
-        if self.write:
-            with self.catalog.transaction():
-                self.catalog.set_fact("clean", b"1")
-        self.catalog.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            if self.write and not self.journal.failed:
+                with self.catalog.transaction():
+                    self.catalog.set_fact("clean", b"1")
+        except StorageFull:
+            pass  # then the next opening verifies the newest segments: that is all that the mark is for
+        finally:
+            self.catalog.close()
+            if self._lock is not None:
+                self._lock.release()

@@ -382,6 +382,11 @@ class Journal:
         return self._next_lsn - 1
 
     @property
+    def failed(self) -> bool:
+        """A write or a sync went wrong in a way that only reopening can mend."""
+        return self._failed is not None
+
+    @property
     def bytes(self) -> int:
         """Size of all log files."""
         return sum(self._sizes.values())

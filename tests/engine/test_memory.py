@@ -127,6 +127,15 @@ def test_refused_observations(tmp_path: Path) -> None:
         assert {stream.stream: stream.drops for stream in status.streams} == {"cam": {"seq": 1, "embedding": 1}}
 
 
+def test_counters_stay_few_whatever_is_sent(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        for number in range(50):
+            bad = observation(number, f"stranger {number}", parts={f"part {number}": np.array([np.nan], np.float32)})
+            assert memory.write([bad]).refused == {"parts": 1}
+        assert memory.status().drops == {"parts": 50}
+        assert memory.streams() == []
+
+
 def test_shapes_may_not_change_within_a_stream(tmp_path: Path) -> None:
     for _ in range(2):  # the second time against what is sealed
         with open_memory(tmp_path) as memory:
