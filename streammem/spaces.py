@@ -77,15 +77,19 @@ def concatenate(columns: Sequence[Mapping[str, Ragged]], counts: Sequence[int]) 
 
 
 class SignalCalibration(msgspec.Struct, frozen=True):
-    """Measured on questions about absent things: ``threshold`` is the lowest score at which at most ``risk`` of them
-    pass; ``scores``/``precision`` map a score to the share of right answers among those at least as high."""
+    """Measured on questions about absent things.
+
+    ``threshold``: the lowest score at which at most ``risk`` of them pass; None for a signal that can't tell absence.
+    ``supports``: the lowest score at which a moment resembles what was asked (95 of 100 right moments reach it).
+    ``scores``/``precision`` map a score to the share of right answers among those at least as high."""
 
     signal: str
-    threshold: float
+    threshold: float | None
     risk: float
     negatives: int
     scores: tuple[float, ...] = ()
     precision: tuple[float, ...] = ()
+    supports: float | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True):

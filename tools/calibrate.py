@@ -150,6 +150,12 @@ def main() -> None:
     entries = [
         SignalCalibration("evidence", round(float(threshold), 4), arguments.risk, len(negatives), scores, precision)
     ]
+    seen = [row for row in rows(dev.present, "vision") if row is not None and row[1]]
+    # Vision alone can't tell absence; what 95 of 100 right moments reach at least resembles.
+    level = float(np.quantile([row[0] for row in seen], 0.05))
+    gone = [row[0] for row in rows(dev.absent, "vision") if row is not None]
+    print(f"vision: supports from {level:.3f}: absent questions below it {np.mean(np.array(gone) < level):.2f}")
+    entries.append(SignalCalibration("vision", None, 1.0, len(gone), supports=round(level, 4)))
     read = [(name, sorted({t for texts in w.texts for t in texts})) for name, w in watched.items()]
     for name, words in (("text", read), ("speech", transcripts())):
         found = word_negatives((*dev.present, *dev.absent), words)

@@ -24,7 +24,7 @@ CLOSEST = 5
 QUOTE = 120
 
 _NAMES = {
-    "label": "picture",
+    "evidence": "picture",
     "vision": "picture",
     "text": "text in the scene",
     "speech": "speech",
@@ -60,7 +60,7 @@ def ask(
         text = _found_text(found.query, [(hit, vs[0]) for hit, vs in supported], view)
     else:
         evidence = ()
-        status = "unsure" if any(_resembles(vs) for _, vs in judged) else "not_seen"
+        status = "unsure" if any(v.supports for _, vs in judged for v in vs) else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
         text = _open_text(status, found, closest, view)
     return Answer(
@@ -88,11 +88,6 @@ def _calibration(view: View, found: Found) -> Calibration | None:
 WORDS_ONLY = Calibration(space="", version="", source="whole words read or heard, no measurement", signals=())
 
 
-def _resembles(vs: Sequence[Verdict]) -> bool:
-    """Whether any signal comes near: at least half of its threshold, or an even chance."""
-    return any(v.score >= v.threshold * 0.5 or (v.precision or 0.0) >= 0.5 for v in vs)
-
-
 def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
     known = [v.precision for v in vs if v.precision is not None]
     return msgspec.structs.replace(hit.evidence, calibrated=round(max(known), 4) if known else None)
@@ -106,8 +101,11 @@ def _found_text(query: Query, hits: Sequence[tuple[Hit, Verdict]], view: View) -
     also = [_span(hit.evidence, view) for hit, _ in hits[1:3]]
     more = f", also at {' and '.join(also)}" if also else ""
     because = _NAMES.get(verdict.signal, verdict.signal)
-    quote = _quote(first.evidence.why, (verdict.signal,)) if verdict.signal in ("text", "speech") else ""
-    detail = f"{because} {quote}" if quote else because
+    if verdict.signal in ("text", "speech"):
+        seen = _quote(first.evidence.why, (verdict.signal,))
+    else:
+        seen = next((why.detail for why in first.evidence.why if why.signal == "vision"), "")
+    detail = f"{because}: {seen}" if seen else because
     return f"“{query.phrase}”: at {_span(first.evidence, view)}{more} ({detail})"
 
 
@@ -142,6 +140,7 @@ def _trace(
         lines.append(f"calibration: {calibration.source}")
     for rank, (_, vs) in enumerate(judged, 1):
         for v in vs:
-            sign = "passes" if v.passes else "fails"
-            lines.append(f"moment {rank}: {v.signal} {v.score:.3f} {sign} {v.threshold:.3f}")
+            decides = f", decides from {v.entry.threshold:.3f}" if v.entry.threshold is not None else ""
+            word = "found" if v.passes else "resembles" if v.supports else "too little"
+            lines.append(f"moment {rank}: {v.signal} {v.score:.3f}: {word}{decides}")
     return tuple(lines)

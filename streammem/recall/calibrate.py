@@ -6,7 +6,6 @@ the embedding space. ``threshold`` is the lowest score that at most ``risk`` of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +17,32 @@ from streammem.spaces import Calibration, SignalCalibration
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``signal`` decided with ``score`` against ``threshold``; ``precision`` is the share of right answers among
-    development questions that scored at least as high, None where that was not measured."""
+    """What one calibrated signal says of one moment. ``precision`` is the share of right answers among development
+    questions that scored at least as high, None where that was not measured."""
 
-    signal: str
+    entry: SignalCalibration
     score: float
-    threshold: float
-    precision: float | None
+
+    @property
+    def signal(self) -> str:
+        return self.entry.signal
 
     @property
     def passes(self) -> bool:
-        return self.score >= self.threshold
+        """Absent things pass with a probability of at most ``entry.risk``."""
+        return self.entry.threshold is not None and self.score >= self.entry.threshold
+
+    @property
+    def supports(self) -> bool:
+        """The moment resembles what was asked."""
+        level = self.entry.supports if self.entry.supports is not None else self.entry.threshold
+        return level is not None and self.score >= level
+
+    @property
+    def precision(self) -> float | None:
+        if not self.entry.scores:
+            return None
+        return float(np.interp(self.score, self.entry.scores, self.entry.precision))
 
 
 def features(query: Query, hit: Hit) -> dict[str, float]:
@@ -58,25 +72,11 @@ def verdicts(query: Query, hit: Hit, calibration: Calibration | None) -> list[Ve
     if calibration is None:
         return []
     values = features(query, hit)
-    table: Mapping[str, SignalCalibration] = {s.signal: s for s in calibration.signals}
-    out = [
-        Verdict(name, values[name], entry.threshold, precision_at(entry, values[name]))
-        for name, entry in table.items()
-        if name in values
-    ]
+    out = [Verdict(entry, values[entry.signal]) for entry in calibration.signals if entry.signal in values]
     return sorted(out, key=lambda v: (not v.passes, -(v.precision or 0.0), v.signal))
 
 
-def precision_at(entry: SignalCalibration, score: float) -> float | None:
-    """Interpolated share of right answers at this score; None where no curve is stored."""
-    if not entry.scores:
-        return None
-    return float(np.interp(score, entry.scores, entry.precision))
-
-
 def best_rejected(found: Found, calibration: Calibration | None) -> float | None:
-    """The highest calibrated precision (or plain label score) that did not suffice, over all hits."""
+    """The highest score of a signal that could have decided and didn't, over all hits."""
     every = [v for hit in found.hits for v in verdicts(found.query, hit, calibration) if not v.passes]
-    if not every:
-        return max((h.evidence.score for h in found.hits), default=None)
-    return max(v.precision if v.precision is not None else v.score for v in every)
+    return max((v.score for v in every if v.entry.threshold is not None), default=None)
