@@ -41,6 +41,8 @@ from streammem.wire import encode_observation, hash_blob, observation_from_blob,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+GROUP_BYTES = 16 << 20
+"""A queue this large is synced whatever its count: 64 observations with depth pictures would be 80 MB of RAM."""
 Between = tuple[int | None, int | None]
 """A closed interval of capture time in ns; None leaves an end open."""
 Outcome = Literal["written", "duplicate"] | ObservationError
@@ -202,7 +204,8 @@ class Memory:
 
     def _commit_if_due(self, durable: bool) -> None:
         waited_ms = (self._clock.monotonic_ns() - self._pending_since) / 1e6
-        full = len(self._pending) >= self.config.memory.sync_every
+        heavy = sum(len(entry.payload) for entry in self._pending) >= GROUP_BYTES
+        full = heavy or len(self._pending) >= self.config.memory.sync_every
         if self._pending and (durable or full or waited_ms >= self.config.memory.sync_ms):
             self._commit()
 
