@@ -52,7 +52,7 @@ def credentials(address: str) -> tuple[str, ...]:
     found: list[str] = []
     end = _userinfo_end(match["rest"])
     if end > 0:
-        userinfo = match["rest"][: end - 1]
+        userinfo = match["rest"][: match["rest"].rindex("@")]
         password = userinfo.partition(":")[2]
         # A one-letter password would blank out half of every sentence; the address itself is hidden anyway.
         found += [word for word in (userinfo, password) if len(word) > 2]
@@ -89,7 +89,8 @@ def _address(match: re.Match[str]) -> str:
     rest = match["rest"]
     end = _userinfo_end(rest)
     if end > 0:
-        rest = f"{HIDDEN}@{rest[end:]}"
+        # A password may hold both @ and ?: whatever stands before the very last @ is hidden.
+        rest = f"{HIDDEN}@{rest[rest.rindex('@') + 1 :]}"
     elif end < 0:
         return match["scheme"] + HIDDEN
     return match["scheme"] + _PARAMETER.sub(lambda found: found["name"] + HIDDEN, rest)

@@ -22,7 +22,7 @@ from perception.sources.live import WallClock, wall_clock
 from perception.sources.supervise import LiveFrames, Picture
 from streammem.config import LiveConfig
 from streammem.errors import SourceError
-from streammem.redact import credentials, escaped, redact, without_user
+from streammem.redact import HIDDEN, credentials, escaped, redact
 
 if TYPE_CHECKING:
     import av
@@ -81,7 +81,7 @@ class AddressSource:
             width, height = upright_size(first.width, first.height, aspect, turned)
             duration = container.duration * 1000 if container.duration and container.duration > 0 else None
             recorded = duration is not None and not address.startswith(("rtsp", "rtmp", "udp", "tcp"))
-            identity = text_hash(without_user(address))
+            identity = text_hash(_named(address))
             self._info = SourceInfo(
                 text=self.shown,
                 kind="address",
@@ -242,7 +242,12 @@ class AddressSource:
 
 def without_password(address: str) -> str:
     """The address without user, password and query (it may hold a key): fit for logs, names and the memory."""
-    return redact(urlunsplit(urlsplit(without_user(address))._replace(query="", fragment="")))
+    return redact(urlunsplit(urlsplit(_named(address))._replace(query="", fragment="")))
+
+
+def _named(address: str) -> str:
+    """What names the camera, whatever its password is now: without user, password and keys in the query."""
+    return redact(address).replace(f"{HIDDEN}@", "", 1)
 
 
 class _Connection:

@@ -31,6 +31,8 @@ function gives None where the picture turns out to be damaged."""
 
 _POLL_S = 0.05
 _STEADY_NS = 5 * NS
+_CONNECT_S = 15.0
+"""A try to connect may take so long, whatever the stall time: it has a time-out of its own (10 s for addresses)."""
 _LEFT_BEHIND = 4
 """Readers that may hang in native code at once. More means that no connection ever ends: give up."""
 
@@ -110,15 +112,21 @@ class LiveFrames:
         self._clock = CaptureClock(health, wall=wall, monotonic=monotonic)
         self._grid = LiveGrid(sampling)
         self._wall = wall
-        self._chance = chance
         self._queue: queue.Queue[Frame | SourceError | None] = queue.Queue(self._config.queue)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._generation = 0
         self._connection: Connection | None = None
-        self._picture_at = monotonic()
-        self._waiting = False
-        """The reader waits between two tries: silence is not a stall."""
+        self._due: int | None = None
+        """When a sign of life must have come; None while the reader waits between two tries."""
+        # One for all readers: a stall must not start the count anew.
+        self._backoff = Backoff(
+            self._config.backoff_seconds,
+            self._config.backoff_limit_seconds,
+            self._config.reconnect_seconds,
+            monotonic=monotonic,
+            chance=chance,
+        )
         self._behind: list[threading.Thread] = []
         self._reader: threading.Thread | None = None
         limits = HealthLimits(
@@ -167,7 +175,7 @@ class LiveFrames:
         with self._lock:
             self._generation += 1
             generation = self._generation
-        self._picture_at = self._monotonic()
+        self._expect(_CONNECT_S)
         self._reader = threading.Thread(target=self._read, args=(generation,), name="live-reader", daemon=True)
         self._reader.start()
 
@@ -176,7 +184,7 @@ class LiveFrames:
         now = self._monotonic()
         with self._lock:
             change = self._monitor.change(now, self._wall())
-            stalled = not self._waiting and now - self._picture_at > self._config.stall_seconds * NS
+            stalled = self._due is not None and now > self._due
         if change is not None:
             self.health.state = change.after
             if change.after != "live" and change.before:
@@ -190,7 +198,9 @@ class LiveFrames:
                 hint="check the camera's driver or the server",
             )
         self.health.stalls += 1
-        self.health.note(f"no picture for {self._config.stall_seconds:.0f} s: connecting again")
+        why = f"no picture for {self._config.stall_seconds:.0f} s"
+        self.health.note(f"{why}: connecting again")
+        self._wait_s(why)
         with self._lock:
             connection, self._connection = self._connection, None
         self._behind.append(self._reader)
@@ -198,43 +208,46 @@ class LiveFrames:
         if connection is not None:
             connection.close()
 
+    def _expect(self, at_least_s: float = 0.0) -> None:
+        """From now on there must be a picture within the stall time, or within ``at_least_s``."""
+        self._due = self._monotonic() + round(max(at_least_s, self._config.stall_seconds) * NS)
+
+    def _wait_s(self, why: str) -> float:
+        """How long to wait before the next try. Raises SourceError where there is none."""
+        with self._lock:
+            wait_s, tries = self._backoff.wait_s(), self._backoff.tries
+        if wait_s is None:
+            raise SourceError(
+                f"{self.shown} is gone: {why} ({tries} tries in {self._config.reconnect_seconds:.0f} s)",
+                hint="check the camera and the network; live.reconnect_seconds sets how long it is tried",
+            )
+        return wait_s
+
     def _current(self, generation: int) -> bool:
         return generation == self._generation and not self._closed.is_set()
 
     def _read(self, generation: int) -> None:
         """The reader thread."""
-        config = self._config
-        backoff = Backoff(
-            config.backoff_seconds,
-            config.backoff_limit_seconds,
-            config.reconnect_seconds,
-            monotonic=self._monotonic,
-            chance=self._chance,
-        )
         first = generation == 1
         try:
             while self._current(generation):
                 if not first:
                     self.health.reconnects += 1
                 first = False
-                why = self._one_connection(generation, backoff)
+                why = self._one_connection(generation)
                 if not self._current(generation):
                     return
-                wait_s = backoff.wait_s()
-                if wait_s is None:
-                    raise SourceError(
-                        f"{self.shown} is gone: {why} ({backoff.tries} tries in {config.reconnect_seconds:.0f} s)",
-                        hint="check the camera and the network; live.reconnect_seconds sets how long it is tried",
-                    )
+                wait_s = self._wait_s(why)
                 self.health.note(why)
-                self._waiting = True
+                self._due = None
                 self._closed.wait(wait_s)
-                self._waiting, self._picture_at = False, self._monotonic()
+                if self._current(generation):
+                    self._expect(_CONNECT_S)
         except StreammemError as error:
             if self._current(generation):
                 self._put(error if isinstance(error, SourceError) else SourceError(error.message, hint=error.hint))
 
-    def _one_connection(self, generation: int, backoff: Backoff) -> str:
+    def _one_connection(self, generation: int) -> str:
         """Read one connection to its end; gives the reason for it."""
         pictures: Generator[Picture, None, None] | None = None
         try:
@@ -245,17 +258,18 @@ class LiveFrames:
                     return "closed"
                 self._connection = connection
                 self._clock.restart()
-            connected_at = self._picture_at = self._monotonic()
+            connected_at = self._monotonic()
+            self._expect()
             for pts_ns, make in pictures:
                 with self._lock:
                     if not self._current(generation):
                         return "closed"
-                    now = self._picture_at = self._monotonic()
+                    self._expect()
+                    self._backoff.worked(steady=self._monotonic() - connected_at > _STEADY_NS)
                     captured = self._clock.stamp(pts_ns)
                     wanted = self._grid.wants(captured)
                 if wanted:
                     self._take(make(), captured)
-                backoff.worked(steady=now - connected_at > _STEADY_NS)
         except SourceError as error:
             return error.message
         finally:
