@@ -21,8 +21,9 @@ def _boxes() -> tuple[Box, ...]:
 
 BOXES = _boxes()
 """In fractions of the picture, in the order of axis 0 of every crop array."""
-_LONGEST = 1280
-"""Larger pictures are halved first: cutting 15 crops out of 4K costs more than looking at them."""
+LONGEST = 960
+"""Larger pictures are shrunk once before many crops are cut: a 40 % crop of 960 pixels still has more than the 224 that
+are looked at, and 14 crops of 1280 x 720 cost 17 ms instead of 25. A single crop is cheaper without."""
 
 
 def cut(image: np.ndarray, boxes: tuple[Box, ...] = BOXES) -> np.ndarray:
@@ -30,8 +31,8 @@ def cut(image: np.ndarray, boxes: tuple[Box, ...] = BOXES) -> np.ndarray:
     import cv2
 
     height, width = image.shape[:2]
-    shrink = _LONGEST / max(height, width)
-    if shrink < 1:
+    shrink = LONGEST / max(height, width)
+    if shrink < 1 and len(boxes) > 1:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         height, width = image.shape[:2]

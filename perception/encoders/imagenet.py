@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.encoders import calibration, ranking, sparse, vocabulary, weights
-from perception.encoders.crops import BOXES, cut
+from perception.encoders.crops import BOXES, LONGEST, cut
 from perception.encoders.lite0 import Lite0
 from perception.encoders.minilm import DIM, MiniLM
 from streammem.model import Label
@@ -45,7 +45,7 @@ class ImageNetSpace:
     @property
     def identity(self) -> str:
         """A hash of everything that changes a vector or a part."""
-        facts = (self.id, weights.LITE0.sha256, weights.MINILM.sha256, repr(BOXES), sparse.TOP, _CONSE_TOP)
+        facts = (self.id, weights.LITE0.sha256, weights.MINILM.sha256, repr(BOXES), LONGEST, sparse.TOP, _CONSE_TOP)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     # pictures
