@@ -27,7 +27,7 @@ from streammem.clock import Clock, SystemClock
 from streammem.config import Config, RecallConfig
 from streammem.errors import CorruptData, MemoryClosed, ObservationError, StorageError, StorageFull
 from streammem.model import Answer, Evidence, FrameRef, Observation, Record, StreamInfo
-from streammem.spaces import EmbeddingSpace
+from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
@@ -54,6 +54,18 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
     ]
+
+
+def _configured_spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
+    """The installed spaces; the configured one with the configured weights, so that a question meets the same model as
+    the pictures did."""
+    wanted, model = config.perception.space.split("@", 1)[0], config.perception.model
+
+    def find(space_id: str) -> EmbeddingSpace:
+        options = {"model": model} if model and space_id.split("@", 1)[0] == wanted else {}
+        return open_space(space_id, **options)
+
+    return find
 
 
 def open(
@@ -106,7 +118,13 @@ class Memory:
         self._pending_keys: set[tuple[str, str, int]] = set()
         self._pending_since = 0
         self._engine = Engine(
-            directory, config=config, write=mode == "write", create=create, files=files, spaces=spaces, banks=_banks
+            directory,
+            config=config,
+            write=mode == "write",
+            create=create,
+            files=files,
+            spaces=spaces or _configured_spaces(config),
+            banks=_banks,
         )
 
     # -- writing

@@ -1,6 +1,6 @@
-"""How fast the engine writes, opens and reads. Prints one JSON document.
+"""How fast the engine writes, opens and reads.
 
-    python tools/bench_engine.py [--rows 1000000] [--writes 5000] [--directory DIR] [--keep]
+    streammem bench engine [--rows 1000000] [--writes 5000] [--directory DIR] [--keep]
 
 ``write``: observations with a 384-d vector, 3 KB of parts and an 8 KB thumbnail, acknowledged after fsync, through
 ``Memory.write`` in groups of 64 and one by one. ``open``: a memory of ``--rows`` rows in a fresh process, first
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import streammem.memory
+from streammem.cli.output import write_document
 from streammem.config import Config, MemoryConfig
 from streammem.model import Label, Observation, TextSpan
 from streammem.storage.catalog import Catalog
@@ -136,7 +137,7 @@ print(json.dumps({
 
 
 def bench_open(directory: Path, mode: str, runs: int = 3) -> dict[str, float]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     results = []
     for _ in range(runs):
         command = [sys.executable, "-c", OPEN, str(directory), mode]
@@ -145,13 +146,13 @@ def bench_open(directory: Path, mode: str, runs: int = 3) -> dict[str, float]:
     return {name: statistics.median(result[name] for result in results) for name in results[0]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str], as_json: bool = False) -> int:
+    parser = argparse.ArgumentParser("streammem bench engine", description="Write, open and read a large memory.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--writes", type=int, default=5000)
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--keep", action="store_true", help="leave the big memory for other measurements")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     root = given.directory or Path(tempfile.mkdtemp(prefix="streammem-bench-"))
     try:
         result: dict[str, object] = {"write": bench_write(root / "write", given.writes)}
@@ -159,12 +160,12 @@ def main() -> None:
         result["build_s"] = built if built is not True else None
         result["open_write"] = bench_open(root / "big", "write")
         result["open_read"] = bench_open(root / "big", "read")
-        print(json.dumps(result, indent=2))
+        if as_json:
+            write_document(result)
+        else:
+            print(json.dumps(result, indent=2))
     finally:
         shutil.rmtree(root / "write", ignore_errors=True)
         if not given.keep:
             shutil.rmtree(root, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()
+    return 0
