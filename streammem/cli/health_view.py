@@ -30,7 +30,7 @@ def health_document(snapshot: HealthSnapshot, address: str) -> dict[str, Any]:
     for stream in document["streams"]:
         del stream["lag_buckets"], stream["lag_sum_s"]
     del document["queries"]["buckets"], document["queries"]["sum_s"]
-    return {"address": redact(address), **document}
+    return {"service": redact(address), **document}
 
 
 def print_health(snapshot: HealthSnapshot, address: str, out: Output) -> None:

@@ -1,8 +1,8 @@
-"""Commands that talk to a memory service: what is an address, connecting, watching into a service, its status."""
+"""Commands that talk to a memory service: what is an address, connecting, watching into a service."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streammem.cli.output import Output
 from streammem.errors import InputError, SourceError
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from perception.pipeline import WatchReport
     from streammem.client import Client
     from streammem.config import Config
-    from streammem.health import HealthSnapshot
-
-_STATE_COLOURS = {"live": "green", "late": "yellow", "frozen": "red", "starved": "yellow", "gone": "dim"}
 
 
 def is_address(target: str) -> bool:
@@ -29,7 +26,14 @@ def connect_to(address: str, key: str | None) -> Client:
 
 
 def watch_to(
-    target: str, address: str, config: Config, out: Output, *, key: str | None = None, rewatch: bool = False
+    target: str,
+    address: str,
+    config: Config,
+    out: Output,
+    *,
+    key: str | None = None,
+    rewatch: bool = False,
+    speed: float | None = None,
 ) -> WatchReport:
     """Watch a source into a service. A recording loses nothing (it waits for the service); of a live source the newest
     pictures win, and what was left out is counted. Raises KeyboardInterrupt after an interrupted watch is flushed."""
@@ -45,6 +49,10 @@ def watch_to(
     suite.require()
     source = open_source(target, config)
     try:
+        if speed is not None:
+            from perception.sources.paced import Paced
+
+            source = Paced(source, speed)
         info = source.info
         # Asked first, so that a wrong address is said before the encoders wake up.
         connect_to(address, key).close()
@@ -75,40 +83,3 @@ def watch_to(
     if report.interrupted:
         raise KeyboardInterrupt
     return report
-
-
-def health_document(found: HealthSnapshot) -> dict[str, Any]:
-    from streammem.cli.present import plain
-
-    return dict(plain(found))
-
-
-def print_health(found: HealthSnapshot, out: Output) -> None:
-    """The service's streams and counters, for people."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from streammem.cli.present import size
-    from streammem.clock import format_duration
-    from streammem.printable import printable
-
-    queries = found.queries
-    asked = f"{queries.answered:,} questions" + (f", p99 {queries.p99_s * 1000:.0f} ms" if queries.p99_s else "")
-    up = format_duration(int(found.uptime_s * 1e9))
-    out.line(f"up {up}; {found.clients} clients; {asked}; {queries.failed} failed", "dim")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("stream", "state", "rate", "bytes/s", "lag p99", "seen", "dropped"):
-        table.add_column(heading, justify="left" if heading in ("stream", "state") else "right")
-    for item in found.streams:
-        lag = f"{item.lag_p99_s * 1000:.0f} ms" if item.lag_p99_s is not None else "-"
-        drops = ", ".join(f"{count:,} {reason}" for reason, count in sorted(item.drops.items()))
-        state = Text(f"{item.state} {format_duration(int(item.for_s * 1e9))}", _STATE_COLOURS.get(item.state, ""))
-        name = Text(printable(item.stream, 60), "magenta")
-        row = (f"{item.rate_hz:.1f}/s", size(int(item.bytes_per_s)), lag, f"{item.observations:,}", drops or "0")
-        table.add_row(name, state, *row)
-    out.result.print(table)
-    for title, counts in (("refused connections", found.refused), ("refused messages", found.bad_messages)):
-        for reason, count in sorted(counts.items()):
-            out.line(f"{title}: {count:,} {reason}", "yellow")
-    for note in found.notes:
-        out.line(note, "dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ def serve(
             allow=allow,
             feed=feed or "",
             metrics=metrics or "",
+            # From the environment: an argument would be in the list of processes.
+            metrics_token=os.environ.get("STREAMMEM_METRICS_TOKEN", ""),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())

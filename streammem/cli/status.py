@@ -54,11 +54,12 @@ def status(
 
 
 def _of_service(address: str, out: Output, key: str | None, *, digest: bool, watch: bool) -> int:
-    import time
+    from streammem.cli.health_view import health_document, print_health, watch_health
+    from streammem.cli.remote import connect_to
+    from streammem.errors import InputError
 
-    from streammem.cli.present import clock_lookup
-    from streammem.cli.remote import connect_to, health_document, print_health
-
+    if watch and out.as_json:
+        raise InputError("--watch and --json don't go together", hint="--json gives one document; call it again")
     with connect_to(address, key) as client:
         if digest:
             sum_ = client.digest()
@@ -67,20 +68,13 @@ def _of_service(address: str, out: Output, key: str | None, *, digest: bool, wat
             else:
                 out.line(sum_)
             return 0
-        while True:
-            found = client.health()
-            if out.as_json:
-                out.document({"service": address, **health_document(found)})
-            else:
-                if watch and out.result.is_terminal:
-                    out.result.clear()
-                if found.memory is not None:
-                    _print(found.memory, out, clock_lookup(client.streams()))
-                    out.result.print()
-                print_health(found, out)
-            if not watch:
-                return 0
-            time.sleep(2)
+        if watch:
+            watch_health(client.health, address, out)
+        elif out.as_json:
+            out.document(health_document(client.health(), address))
+        else:
+            print_health(client.health(), address, out)
+    return 0
 
 
 def _print(found: Status, out: Output, clock_of: ClockOf) -> None:

@@ -25,6 +25,10 @@ def watch(
         str | None, typer.Option("--to", metavar="ADDRESS", help="Into a memory service: tcp://HOST:PORT.")
     ] = None,
     key: o.Key = None,
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", metavar="N", help="Play a recording N times as fast as it was (1: real time)."),
+    ] = None,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
@@ -39,8 +43,8 @@ def watch(
     from streammem.cli.watched import ensure_watched
 
     if to is not None:
-        return _into_service(source, to, settings, out, memory=memory, key=key, rewatch=rewatch)
-    place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch)
+        return _into_service(source, to, settings, out, memory=memory, key=key, rewatch=rewatch, speed=speed)
+    place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch, speed=speed)
     report = facts.pop("report", None)
     if json:
         watched = plain(report) | {"rate": report.rate, "shares": report.shares} if report is not None else None
@@ -53,7 +57,15 @@ def watch(
 
 
 def _into_service(
-    source: str, address: str, config: Config, out: Output, *, memory: str | None, key: str | None, rewatch: bool
+    source: str,
+    address: str,
+    config: Config,
+    out: Output,
+    *,
+    memory: str | None,
+    key: str | None,
+    rewatch: bool,
+    speed: float | None,
 ) -> int:
     from streammem.cli.present import plain
     from streammem.cli.remote import is_address, watch_to
@@ -61,7 +73,7 @@ def _into_service(
 
     if memory is not None or not is_address(address):
         raise InputError("--to takes the address of a service", hint="tcp://HOST:PORT; --memory DIR takes a directory")
-    report = watch_to(source, address, config, out, key=key, rewatch=rewatch)
+    report = watch_to(source, address, config, out, key=key, rewatch=rewatch, speed=speed)
     if out.as_json:
         out.document({"service": address, "watched": plain(report) | {"rate": report.rate, "shares": report.shares}})
     else:

@@ -119,9 +119,16 @@ def existing_memory(target: str, config: Config) -> Path:
 
 
 def ensure_watched(
-    target: str, config: Config, out: Output, *, directory: str | None = None, rewatch: bool = False
+    target: str,
+    config: Config,
+    out: Output,
+    *,
+    directory: str | None = None,
+    rewatch: bool = False,
+    speed: float | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Watch ``target`` unless that was done: the memory's directory and what is known of the watch.
+    """Watch ``target`` unless that was done: the memory's directory and what is known of the watch. ``speed`` plays a
+    recording at so many times its own pace; None: as fast as it can be watched.
 
     ``report`` is among the facts when something was watched now."""
     from perception.encoders.suite import EncoderSuite
@@ -140,6 +147,10 @@ def ensure_watched(
 
     source = open_source(target, config)
     try:
+        if speed is not None:
+            from perception.sources.paced import Paced
+
+            source = Paced(source, speed)
         info = source.info
         if info.live and directory is None:
             raise SourceError(

@@ -51,7 +51,7 @@ def test_the_screen() -> None:
 
 def test_the_document() -> None:
     document = json.loads(json.dumps(health_document(snapshot(), "tcp://user:pw@host:1")))
-    assert document["address"] == "tcp://***@host:1"
+    assert document["service"] == "tcp://***@host:1"
     assert [stream["stream"] for stream in document["streams"]] == ["evil\x1b[2J", "quiet", "well"]
     assert document["drops"] == {"queue_full": 12} and "lag_buckets" not in document["streams"][0]
 
