@@ -134,8 +134,8 @@ class Service:
             ) from None
         self.address = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
         self._poller = zmq.Poller()
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(self._wake_in.fileno(), zmq.POLLIN)
+        for each in (socket, self._wake_in.fileno(), self._monitor.socket):
+            self._poller.register(each, zmq.POLLIN)
 
     # -- life
 
