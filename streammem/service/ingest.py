@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streammem.errors import ObservationError, StorageError, StorageFull, StreammemError
+from streammem.errors import ObservationError, StorageError, StreammemError
 from streammem.memory import Memory, Outcome
 from streammem.model import Observation
 
@@ -127,29 +127,38 @@ class Writer:
     def _run(self) -> None:
         while (taken := self._lanes.take(self._group, GROUP_BYTES)) is not None:
             self.busy_since = time.monotonic()
-            self._report(self._write(taken))
+            self._write(taken)
             self.busy_since = None
             self.groups += 1
             if self._asked():
                 time.sleep(YIELD_S)
 
-    def _write(self, taken: list[Arrival]) -> list[Written]:
+    def _write(self, taken: list[Arrival]) -> None:
+        told = False
+
+        def durable(outcomes: list[Outcome]) -> None:
+            nonlocal told
+            told = True
+            self._report([Written(arrival, outcome) for arrival, outcome in zip(taken, outcomes, strict=True)])
+
         try:
-            outcomes = self._memory.write_each([arrival.observation for arrival in taken])
-        except StorageFull as error:
-            # It passes when there is space again: the producers keep the packets and come back.
-            return [Written(arrival, error, later=True) for arrival in taken]
+            self._memory.write_each([arrival.observation for arrival in taken], durable)
         except StorageError as error:
             log.error("writing failed: %s", error)
-            return [Written(arrival, error, later=True) for arrival in taken]
-        except Exception as error:
+            if not told:
+                # A full disk passes when there is space again: the producers keep the packets and come back.
+                self._report([Written(arrival, error, later=True) for arrival in taken])
+        except Exception as error:  # a defect that one packet finds must not end the service
             log.exception("writing %d packets failed", len(taken))
-            return self._one_by_one(taken, error)
-        return [Written(arrival, outcome) for arrival, outcome in zip(taken, outcomes, strict=True)]
+            if not told:
+                self._one_by_one(taken, error)
 
-    def _one_by_one(self, taken: list[Arrival], error: Exception) -> list[Written]:
+    def _one_by_one(self, taken: list[Arrival], error: Exception) -> None:
         """Find the packet that can't be written; the others are."""
-        if len(taken) == 1:
-            what = f"observation refused: writing it failed ({type(error).__name__})"
-            return [Written(taken[0], ObservationError(what, field="defect", hint="please report this"))]
-        return [written for arrival in taken for written in self._write([arrival])]
+        if len(taken) > 1:
+            for arrival in taken:
+                self._write([arrival])
+            return
+        what = f"observation refused: writing it failed ({type(error).__name__})"
+        refused = ObservationError(what, field="defect", hint="please report this")
+        self._report([Written(taken[0], refused)])

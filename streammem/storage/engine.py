@@ -6,7 +6,6 @@ when it is written and when it is replayed, so that both give the same memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from streammem.storage.segments import Segment
 from streammem.storage.shapes import Shapes
 from streammem.storage.store import Store
 from streammem.storage.telling import digest_of, frame_refs_of, status_of
-from streammem.wire import observation_from_blob
+from streammem.wire import hash_blob, observation_from_blob
 
 SEAL_ROWS = 64
 """A part is never sealed for its time span with fewer rows: a jumping clock must not make a segment a row."""
@@ -138,7 +137,7 @@ class Engine:
             return
         if frame.lsn <= self.store.sealed_lsn.get(observation.stream, 0) or self.store.has_seen(*observation.key):
             return
-        digest = hashlib.blake2b(frame.payload[8:], digest_size=16).digest()
+        digest = hash_blob(frame.payload[8:])
         entry = Pending(Kind.OBSERVATION, b"", observation, int.from_bytes(digest[:8], "little"), frame.lsn)
         self.apply(entry)
 
@@ -184,8 +183,8 @@ class Engine:
 
     # -- applying
 
-    def commit(self, pending: list[Pending]) -> None:
-        """Sync the journal, then apply what was appended to it."""
+    def commit(self, pending: list[Pending], durable: Callable[[], None] | None = None) -> None:
+        """Sync the journal, tell ``durable``, then apply what was appended to it."""
         if self._drops_dirty:
             counters = self.counters_entry()
             try:
@@ -194,6 +193,8 @@ class Engine:
             except StorageFull:
                 self._drops_dirty = True  # the observations fit and matter more; the counters follow later
         self.journal.sync()
+        if durable is not None:
+            durable()
         for entry in pending:
             self.apply(entry)
         self.after_change()
