@@ -4,6 +4,7 @@ video.mp4  folder/  "shots/*.jpg"  picture.jpg      files: whatever exists at th
 0, 1, ...                                           camera number
 rtsp://...  http(s)://...  rtmp://...  udp://...     through the same decoder as files
 synthetic:SCENARIO                                  a generated scene whose truth is known
+env:NAME                                            what that environment variable holds: no password in `ps`
 SCHEME:REST                                         whatever an installed package registered
 """
 
@@ -36,7 +37,7 @@ class _Opener(Protocol):
 
 def known_schemes() -> list[str]:
     """Every scheme that can be used here, sorted."""
-    return sorted({*_ADDRESSES, "synthetic", *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return sorted({*_ADDRESSES, "env", "synthetic", *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def open_source(text: str, config: Config | PerceptionConfig | None = None) -> Source:
@@ -55,6 +56,8 @@ def open_source(text: str, config: Config | PerceptionConfig | None = None) -> S
         raise SourceError(f"the source {_shown(text)} holds a zero byte", hint="check the path")
     if os.path.lexists(text):
         return _open_path(text, settings, cache)
+    if text.startswith("env:"):
+        return open_source(_from_environment(text[4:]), config)
     if text.isascii() and text.isdigit():
         from perception.sources.camera import Camera
 
@@ -108,6 +111,13 @@ def _open_scheme(scheme: str, rest: str, text: str, settings: PerceptionConfig, 
     raise SourceError(
         f"no source is called {scheme!r}, and no file {_shown(text)}", hint=f"known are {', '.join(known_schemes())}"
     )
+
+
+def _from_environment(name: str) -> str:
+    found = os.environ.get(name, "")
+    if not found.strip() or found.startswith("env:"):
+        raise SourceError(f"the environment variable {_shown(name)} names no source", hint="set it to an address")
+    return found
 
 
 def _near(text: str) -> str:
