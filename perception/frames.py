@@ -19,13 +19,15 @@ class Frame:
     """One picture. ``image`` (h, w, 3) uint8 sRGB, contiguous, upright, square pixels.
 
     ``media_ns`` is the container's time stamp, zero at the first frame; ``capture_ns`` is when the sensor saw it (the
-    same for a file, Unix time for a live source); ``index`` is the number of its sampling grid point.
+    same for a file, Unix time for a live source); ``index`` is the number of its sampling grid point. ``repeated``:
+    equal to the one before to the last pixel; only live sources judge that (a film may hold still, a sensor can't).
     """
 
     image: np.ndarray
     media_ns: int
     capture_ns: int
     index: int
+    repeated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,7 +30,7 @@ def light_observation(
         embedding=glance.embedding.vector if space else None,
         parts=glance.embedding.parts if space else {},
         labels=glance.labels,
-        stats=_stats(choice, glance.stats),
+        stats=_stats(frame, choice, glance.stats),
         producer=producer,
     )
 
@@ -60,7 +60,7 @@ def full_observation(
         labels=encoded.labels,
         detections=encoded.detections,
         texts=encoded.texts,
-        stats=_stats(choice, encoded.stats),
+        stats=_stats(frame, choice, encoded.stats),
         producer=producer,
     )
 
@@ -109,8 +109,10 @@ def thumbnail(image: np.ndarray, longest_px: int) -> bytes:
     return bytes(jpeg)
 
 
-def _stats(choice: Choice, measured: Mapping[str, float]) -> dict[str, float]:
+def _stats(frame: Frame, choice: Choice, measured: Mapping[str, float]) -> dict[str, float]:
     return {
+        # Tells a service that a camera hangs: embeddings alone can't tell that from a still scene.
+        **({} if frame.repeated is None else {"frozen": float(frame.repeated)}),
         **{name: float(value) for name, value in measured.items()},
         "key": float(choice.key),
         "novelty": round(choice.novelty, 6),

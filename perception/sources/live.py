@@ -114,10 +114,10 @@ class LiveGrid:
         """Whether a frame of this time is the first at or after a grid point. Time that runs back is refused."""
         return capture_ns > self._last_ns and self.sampling.index(capture_ns) > self._last_index
 
-    def frame(self, image: np.ndarray, capture_ns: int) -> Frame:
+    def frame(self, image: np.ndarray, capture_ns: int, repeated: bool = False) -> Frame:
         """``image`` (h, w, 3) uint8 RGB as a frame; ``media_ns`` counts from the first one, over reconnections."""
         if self._first_ns is None:
             self._first_ns = capture_ns
         self._last_ns = capture_ns
         self._last_index = self.sampling.index(capture_ns)
-        return Frame(image, capture_ns - self._first_ns, capture_ns, self._last_index)
+        return Frame(image, capture_ns - self._first_ns, capture_ns, self._last_index, repeated)

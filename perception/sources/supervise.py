@@ -290,8 +290,9 @@ class LiveFrames:
             self._monitor.arrived(
                 now_ns=self._monotonic(), wall_ns=self._wall(), capture_ns=captured, size=image.nbytes, picture=number
             )
-            self.health.frozen_frames += self._monitor.repeats > before
-            frame = self._grid.frame(image, captured)
+            repeated = self._monitor.repeats > before
+            self.health.frozen_frames += repeated
+            frame = self._grid.frame(image, captured, repeated)
         self._put(frame)
 
     def _put(self, item: Frame | SourceError) -> None:
