@@ -219,7 +219,13 @@ class _Watch:
     def _loop(self, reader: Reader, pool: ThreadPoolExecutor) -> None:
         most = 2 * self.settings.threads + 2
         while True:
-            frame = reader.worker.get(0.2)
+            try:
+                frame = reader.worker.get(0.2)
+            except StreammemError:
+                # What came before the error may still be with the encoders.
+                while self.items and self._write_next():
+                    pass
+                raise
             if frame is not None:
                 self._take(frame, pool)
             elif reader.worker.ended:
