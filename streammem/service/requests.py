@@ -176,10 +176,19 @@ class Requests:
             return found
         mine = set(visible(grant, (stream.stream for stream in found.streams)))
         streams = tuple(stream for stream in found.streams if stream.stream in mine)
+        # Bytes of the whole memory would tell how much the others write, and when.
         return msgspec.structs.replace(
             found,
             directory="",
             streams=streams,
+            disk_bytes=sum(stream.bytes for stream in streams),
+            ram_bytes=0,
+            journal_bytes=0,
+            journal_unsynced_bytes=0,
+            catalog_bytes=0,
+            quarantined_segments=0,
+            banks=(),
+            spaces=(),
             observations=sum(stream.observations for stream in streams),
             records=sum(stream.records for stream in streams),
             segments=sum(stream.segments for stream in streams),
