@@ -15,7 +15,7 @@ from streammem.errors import SourceError, SourceNotFound
 from streammem.model import Producer
 from streammem.paths import cache_dir
 
-PERCEPTION_VERSION = 2
+PERCEPTION_VERSION = 3
 """Raise it when the same configuration begins to give other observations: old memories are then watched again."""
 
 _CHUNK = 4 * 1024 * 1024

@@ -16,11 +16,15 @@ float32 of norm 1 and needs the name of its space. Nothing is checked here; the 
 refuses is in ``refused``.
 """
 
+from __future__ import annotations
+
 import contextlib
 import struct
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgpack
 import zmq
@@ -39,9 +43,27 @@ class Refused(Exception):
     """The service speaks another version, or this key may not write."""
 
 
-def encode(stream, seq, capture_ns, session="", media_ns=None, space=None, embedding=None, parts=None, tokens=None,
-           depth_m=None, thumbnail=None, labels=(), detections=(), texts=(), speech=(), pose=None, intrinsics=None,
-           stats=None, producer=None):  # fmt: skip
+def encode(
+    stream: str,
+    seq: int,
+    capture_ns: int,
+    session: str = "",
+    media_ns: int | None = None,
+    space: str | None = None,
+    embedding: Any = None,
+    parts: Mapping[str, Any] | None = None,
+    tokens: Any = None,
+    depth_m: Any = None,
+    thumbnail: bytes | None = None,
+    labels: Iterable[Any] = (),
+    detections: Iterable[Any] = (),
+    texts: Iterable[Any] = (),
+    speech: Iterable[Any] = (),
+    pose: Sequence[Any] | None = None,
+    intrinsics: Sequence[Any] | None = None,
+    stats: Mapping[str, float] | None = None,
+    producer: Sequence[str] | None = None,
+) -> list[bytes]:
     """One observation as the message parts ``[header, buffer, ...]``.
 
     labels ``[(name, score)]``; detections ``[(label, score, (x0, y0, x1, y1), track or None)]``; texts
@@ -50,7 +72,8 @@ def encode(stream, seq, capture_ns, session="", media_ns=None, space=None, embed
     producer ``(module, model, revision, parameters)``."""
     named = [("part:" + name, (parts or {})[name]) for name in sorted(parts or {})]
     named += [("embedding", embedding), ("tokens", tokens), ("depth_m", depth_m)]
-    infos, buffers = [], []
+    infos: list[Any] = []
+    buffers: list[bytes] = []
     for name, array in named:
         if array is not None:
             dtype, shape, data = array if isinstance(array, tuple) else _plain(array)
@@ -59,12 +82,12 @@ def encode(stream, seq, capture_ns, session="", media_ns=None, space=None, embed
     if thumbnail is not None:
         infos.append(["thumbnail", "|u1", [len(thumbnail)]])
         buffers.append(bytes(thumbnail))
-    header = {"version": VERSION, "kind": "observation", "stream": stream}
+    header: dict[str, Any] = {"version": VERSION, "kind": "observation", "stream": stream}
     # The service's own encoder leaves out what has its default; so does this one, to the byte.
     if session:
         header["session"] = session
     header["seq"], header["capture_ns"] = seq, capture_ns
-    optional = (
+    optional: tuple[tuple[str, Any], ...] = (
         ("media_ns", media_ns),
         ("space", space),
         ("labels", [[name, float(score)] for name, score in labels]),
@@ -88,56 +111,67 @@ def encode(stream, seq, capture_ns, session="", media_ns=None, space=None, embed
     return [b"\xde" + struct.pack(">H", len(header)) + b"".join(pairs), *buffers]
 
 
-def _plain(array):
+def _plain(array: Any) -> tuple[str, tuple[int, ...], bytes]:
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return array.dtype.str, array.shape, array.tobytes()
 
 
-def _floats(values):
+def _floats(values: Iterable[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def _rest(given, defaults):
+def _rest(given: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     return [*given, *defaults[len(given):]]  # fmt: skip
 
 
 class MiniProducer:
     """One stream to one service. Not thread-safe."""
 
-    def __init__(self, address, stream, session=None, first_seq=0, packets=256, live=False, name="",
-                 server_key=None, public_key=None, secret_key=None):  # fmt: skip
+    def __init__(
+        self,
+        address: str,
+        stream: str,
+        session: str | None = None,
+        first_seq: int = 0,
+        packets: int = 256,
+        live: bool = False,
+        name: str = "",
+        server_key: str | None = None,
+        public_key: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
         """``packets``: how many are held unacknowledged. Keys (Z85 text, from ``streammem keys new``) where the service
         is on another machine. A new ``session`` (default: a random one) makes its seqs count anew."""
         self.address, self.stream, self.live = address, stream, live
         self.session = uuid.uuid4().hex[:12] if session is None else session
         self.seq = first_seq
         self.acknowledged = self.dropped = self.resent = 0
-        self.refused = {}
+        self.refused: dict[str, int] = {}
         """How many packets the service refused, by field."""
         self._name, self._keys = name, (server_key, public_key, secret_key)
         self._client = uuid.uuid4().hex
         self._most = packets
         self._credits = self._credit_bytes = 0
-        self._epoch = None
+        self._epoch: str | None = None
         self._ids = 0
-        self._held = OrderedDict()  # id -> [parts, size, sent at or None, not before]
+        self._held: OrderedDict[int, list[Any]] = OrderedDict()  # id -> [parts, size, sent at or None, not before]
         self._told = 0
-        self._context = zmq.Context()
-        self._socket = None
+        self._context: Any = zmq.Context()
+        self._socket: Any = None
         self._open()
 
-    def __enter__(self):
+    def __enter__(self) -> MiniProducer:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Packets that aren't acknowledged."""
         return len(self._held)
 
-    def send(self, capture_ns, timeout_s=None, **fields):
+    def send(self, capture_ns: int, timeout_s: float | None = None, **fields: Any) -> int:
         """Queue one observation (see :func:`encode`) and give its seq. With a full buffer it waits, for ``timeout_s``
         at most, then raises ServiceAway; the observation isn't queued then."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
@@ -154,7 +188,7 @@ class MiniProducer:
         self.poll(0)
         return seq
 
-    def poll(self, timeout_s=0.0):
+    def poll(self, timeout_s: float = 0.0) -> None:
         """Read what the service said, send what may be sent. Raises Refused."""
         self._tend()
         self._push()
@@ -168,7 +202,7 @@ class MiniProducer:
                 self._take(msgpack.unpackb(frames[0], raw=False))
             self._push()
 
-    def flush(self, timeout_s=30.0):
+    def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until everything is acknowledged. Raises ServiceAway."""
         end = time.monotonic() + timeout_s
         while self._held:
@@ -176,7 +210,7 @@ class MiniProducer:
                 raise ServiceAway(f"{len(self._held)} packets are not acknowledged by {self.address}")
             self.poll(0.05)
 
-    def close(self, timeout_s=10.0):
+    def close(self, timeout_s: float = 10.0) -> int:
         """Flush for so long, say goodbye. Gives how many packets were not acknowledged."""
         with contextlib.suppress(ServiceAway, Refused):
             self.flush(timeout_s)
@@ -188,7 +222,7 @@ class MiniProducer:
 
     # -- inside
 
-    def _open(self):
+    def _open(self) -> None:
         if self._socket is not None:
             self._socket.close(linger=0)
         self._socket = socket = self._context.socket(zmq.DEALER)
@@ -197,7 +231,7 @@ class MiniProducer:
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
         server, public, secret = self._keys
-        if server:
+        if server and public and secret:
             socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = (
                 server.encode(), public.encode(), secret.encode(),
             )  # fmt: skip
@@ -207,18 +241,18 @@ class MiniProducer:
         self._credits = 0
         self._again()
 
-    def _again(self):
+    def _again(self) -> None:
         for packet in self._held.values():
             packet[2] = None
 
-    def _put(self, message, parts=()):
+    def _put(self, message: dict[str, Any], parts: Sequence[bytes] = ()) -> bool:
         try:
             self._socket.send_multipart([msgpack.packb(message, use_bin_type=True), *parts], zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
 
-    def _tend(self):
+    def _tend(self) -> None:
         now = time.monotonic()
         if now - self._heard_at > DEAD_S:
             self._open()
@@ -241,7 +275,7 @@ class MiniProducer:
             if packet[2] is not None and now - packet[2] > RESEND_S and self._heard_at > packet[2] + RESEND_S:
                 packet[2] = None
 
-    def _push(self):
+    def _push(self) -> None:
         now = time.monotonic()
         flying = [packet for packet in self._held.values() if packet[2] is not None]
         count, size = len(flying), sum(packet[1] for packet in flying)
@@ -256,7 +290,7 @@ class MiniProducer:
             packet[2], packet[3] = now, -1.0
             count, size = count + 1, size + packet[1]
 
-    def _take(self, message):
+    def _take(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
         epoch = message.get("epoch")
         if kind == "welcome":
@@ -277,7 +311,7 @@ class MiniProducer:
                 self._again()
             self._epoch = epoch
 
-    def _drop_oldest(self):
+    def _drop_oldest(self) -> bool:
         for number, packet in self._held.items():
             if packet[2] is None and packet[3] == 0.0:
                 del self._held[number]

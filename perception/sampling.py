@@ -44,11 +44,16 @@ class FixedRate:
         return (media_ns + self.slack_ns) * rate.numerator // (rate.denominator * NS)
 
 
+MOST_SPARE = 2.0
+"""Keyframes that a still stretch can save up: enough for the onset of what happens next."""
+
+
 class _State(msgspec.Struct, array_like=True):
     version: int
     last_key_ns: int
     gray: bytes
     leaders: list[bytes]
+    spare: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,9 @@ class KeyframeSelector:
     give (uniform sampling of as many keeps 78 %). The 16x16 gray gate catches cuts, which it separates as well as any
     feature does; the longest gap makes sure that a still scene is looked at again.
 
-    What the defaults choose of one frame a second, measured with the Lite0 vector: 31 % of an animated film (a cut
-    every 3 s), 10-16 % of fixed cameras and robot clips, of which 10 % are the longest gap.
+    A still scene would leave the encoders idle and its small changes (a gripper closes) without detail. So every frame
+    earns ``share`` of a keyframe, and a frame that differs a little from the last keyframe spends one that was saved.
+    The share is a promise about cost: a third of the frames in full is what two cores do at 20x real time.
     """
 
     def __init__(
@@ -80,17 +86,23 @@ class KeyframeSelector:
         leaders: int = 16,
         max_gap_s: float = 10.0,
         cut: float = 40.0,
+        share: float = 0.3,
+        little: float = 0.06,
         every_frame: bool = False,
     ) -> None:
         """``distance``: cosine distance beyond which a frame is new. ``cut``: gray levels (0 to 255) of mean change.
+        ``share``: keyframes a frame that may be spent on differences above ``little`` from the last keyframe.
         ``every_frame``: everything is a keyframe (fixed sampling); distances are still measured."""
         self.distance = distance
         self.max_gap_ns = round(max_gap_s * NS)
         self.cut = cut
+        self.share = share
+        self.little = little
         self.every_frame = every_frame
         self._leaders: deque[np.ndarray] = deque(maxlen=leaders)
         self._gray: np.ndarray | None = None
         self._last_key_ns = 0
+        self._spare = 0.0
 
     def decide(self, image: np.ndarray, pooled: np.ndarray, media_ns: int) -> Choice:
         """``image`` (h, w, 3) uint8 RGB, ``pooled`` (d,) float32 of any length. Call it in time order."""
@@ -101,10 +113,12 @@ class KeyframeSelector:
         vector = pooled.astype(np.float32)
         norm = float(np.linalg.norm(vector))
         vector = (vector / norm if norm > 0 else vector).astype(np.float16)
-        novelty = 1.0
+        novelty = since_key = 1.0
         if self._leaders:
             stack = np.stack(self._leaders).astype(np.float32)
             novelty = float(np.clip(1.0 - (stack @ vector.astype(np.float32)).max(), 0.0, 2.0))
+            since_key = 1.0 - float(stack[-1] @ vector.astype(np.float32))
+        self._spare = min(self._spare + self.share, MOST_SPARE)
         if not self._leaders:
             reason = "first"
         elif novelty > self.distance:
@@ -113,19 +127,22 @@ class KeyframeSelector:
             reason = "cut"
         elif media_ns - self._last_key_ns >= self.max_gap_ns:
             reason = "gap"
+        elif self._spare >= 1.0 and since_key > self.little:
+            reason = "spare"
         else:
             reason = "every" if self.every_frame else ""
         if reason:
             self._last_key_ns = media_ns
             if reason != "every":
                 self._leaders.append(vector)
+            self._spare = max(self._spare - 1.0, 0.0)
         return Choice(bool(reason), novelty, change, reason)
 
     def state(self) -> bytes:
         """Everything that the next decision depends on."""
         gray = b"" if self._gray is None else self._gray.tobytes()
         leaders = [vector.tobytes() for vector in self._leaders]
-        return msgspec.msgpack.encode(_State(1, self._last_key_ns, gray, leaders))
+        return msgspec.msgpack.encode(_State(2, self._last_key_ns, gray, leaders, self._spare))
 
     def load(self, state: bytes) -> None:
         """Go on where :meth:`state` was taken. Raises ConfigError for bytes that are not a state."""
@@ -137,7 +154,7 @@ class KeyframeSelector:
             raise ConfigError(
                 f"the keyframe state can't be read: {error}", hint="watch again with --rewatch"
             ) from error
-        self._last_key_ns, self._gray = read.last_key_ns, gray
+        self._last_key_ns, self._gray, self._spare = read.last_key_ns, gray, read.spare
         self._leaders.clear()
         self._leaders.extend(leaders)
 

@@ -67,7 +67,7 @@ class RecallConfig(Section):
     k: Annotated[int, Field(ge=1, le=1000)] = 5
     candidates: Annotated[int, Field(ge=16)] = 4096
     """Rows that the first-stage scan hands to the full score."""
-    merge_seconds: Annotated[float, Field(ge=0)] = 5.0
+    merge_seconds: Annotated[float, Field(ge=0)] = 3.0
     """Hits closer than this become one moment."""
     max_question: Annotated[int, Field(ge=16)] = 2000
     """Longest question in characters."""

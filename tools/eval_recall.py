@@ -26,9 +26,10 @@ from perception.encoders.suite import EncoderSuite  # noqa: E402
 from perception.pipeline import watch  # noqa: E402
 from perception.sources import open_source  # noqa: E402
 from queries import Question, Source, load_queries, write_joined_video  # noqa: E402
-from streammem.config import Config  # noqa: E402
+from streammem.config import Config, PerceptionConfig  # noqa: E402
 from streammem.memory import Memory  # noqa: E402
 from streammem.memory import open as open_memory  # noqa: E402
+from streammem.model import Answer  # noqa: E402
 from streammem.recall.fuse import rank_fusion, score_fusion  # noqa: E402
 from streammem.recall.query import Query  # noqa: E402
 from streammem.recall.search import Fusion, find  # noqa: E402
@@ -120,11 +121,55 @@ def summary(found: np.ndarray, seed: int = 0) -> dict[str, float | list[float]]:
     return out
 
 
+def answers(questions: Sequence[Question], memories: dict[str, Memory]) -> list[tuple[Answer, bool]]:
+    """Every question asked for real; whether the first moment of the evidence is a right one."""
+    out = []
+    for question in questions:
+        answer = memories[question.source.name].ask(question.query)
+        first = answer.evidence[0] if answer.evidence else None
+        right = first is not None and any(
+            first.t_start_ns / 1e9 <= end + SLACK_S and start - SLACK_S <= first.t_end_ns / 1e9
+            for start, end in question.spans
+        )
+        out.append((answer, right))
+    return out
+
+
+def top_evidence(answer: Answer) -> float:
+    """The highest score of the signal ``evidence`` among the moments of an answer; -inf where it knew nothing."""
+    scores = [why.score for moment in answer.closest for why in moment.why if why.signal == "evidence"]
+    return max(scores, default=-np.inf)
+
+
+def abstention(present: Sequence[tuple[Answer, bool]], absent: Sequence[tuple[Answer, bool]]) -> dict[str, object]:
+    """Statuses of both kinds, and the risk-coverage curve of ``evidence``: share of absent things that pass a
+    threshold, share of present things that do, and how many of those moments are right."""
+    here = np.array([top_evidence(a) for a, _ in present])
+    gone = np.array([top_evidence(a) for a, _ in absent])
+    statuses = ("found", "unsure", "not_seen")
+    return {
+        "present": {s: sum(a.status == s for a, _ in present) for s in statuses},
+        "present found and right": sum(a.status == "found" and right for a, right in present),
+        "absent": {s: sum(a.status == s for a, _ in absent) for s in statuses},
+        "false found": [a.question for a, _ in absent if a.status == "found"],
+        "risk-coverage": [
+            {
+                "threshold": float(level),
+                "absent that pass": round(float((gone >= level).mean()), 3),
+                "present that pass": round(float((here >= level).mean()), 3),
+            }
+            for level in (3, 2, 1.5, 1, 0.5, 0, -0.5, -1, -2, -3, -5)
+        ],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for joined videos and memories")
     parser.add_argument("--split", choices=("dev", "test", "all"), default="dev")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--sampling", choices=("adaptive", "fixed"), default="adaptive")
+    parser.add_argument("--fps", type=float, default=1.0)
     parser.add_argument("--by-kind", action="store_true")
     parser.add_argument("--list", action="store_true", help="one line a question")
     args = parser.parse_args()
@@ -132,7 +177,7 @@ def main() -> None:
     queries = load_queries()
     if args.split != "all":
         queries = queries.select(args.split)
-    config = Config()
+    config = Config(perception=PerceptionConfig(sampling=args.sampling, fps=args.fps))
     suite = EncoderSuite(config.perception)
     used = {q.source.name: q.source for q in (*queries.present, *queries.absent)}
     memories = {name: memory_of(source, args.work, config, suite) for name, source in sorted(used.items())}
@@ -152,6 +197,7 @@ def main() -> None:
             if args.list:
                 for question, rank in zip(queries.present, found, strict=True):
                     print(f"{rank:4.0f}  {question.id:12} {question.kind:7} {question.query}", file=sys.stderr)
+    report["answers"] = abstention(answers(queries.present, memories), answers(queries.absent, memories))
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

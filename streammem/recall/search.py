@@ -212,6 +212,9 @@ def _why(group: Signals, moment: Moment, peak: Record) -> tuple[Why, ...]:
         if rows:
             best = max(rows, key=lambda i: (matches[i].coverage, -i))
             reasons.append(Why(name, round(matches[best].coverage, 4), matches[best].detail))
+    evidence = group.scores.get("evidence")
+    if evidence is not None and np.isfinite(evidence[moment.lo : moment.hi + 1]).any():
+        reasons.append(Why("evidence", round(float(np.nanmax(evidence[moment.lo : moment.hi + 1])), 4)))
     for name in ("vision", "face", "colour"):
         value = group.scores.get(name)
         if value is not None and np.isfinite(value[moment.peak]) and (name == "vision" or value[moment.peak] > 0):
