@@ -27,6 +27,7 @@ _LOCAL_TOPIC = b"local"
 _LARGEST = 8 << 20
 # A subscription costs the service one snapshot; a client that subscribes in a loop gets at most this many a second.
 _SNAPSHOTS_A_SECOND = 10
+_ASK_AGAIN_S = 1.0
 
 
 class FeedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +182,7 @@ class FeedReader:
         self.missed = self.restarts = self.bad = 0
         self.fresh = False
         """Whether ``snapshot`` is complete: nothing was missed since."""
-        self._epoch, self._sequence = "", 0
+        self._epoch, self._sequence, self._asked_at = "", 0, float("-inf")
         self.socket = context.socket(zmq.SUB)
         self.socket.linger = 0
         self.socket.rcvhwm = 100
@@ -225,8 +226,9 @@ class FeedReader:
                 for stream in self.snapshot.streams
             )
             self.snapshot = msgspec.structs.replace(self.snapshot, streams=streams)
-        if not self.fresh:
+        if not self.fresh and time.monotonic() - self._asked_at > _ASK_AGAIN_S:
             # Subscribing again is the request for a snapshot.
+            self._asked_at = time.monotonic()
             self.socket.unsubscribe(b"")
             self.socket.subscribe(b"")
 

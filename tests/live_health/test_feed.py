@@ -74,15 +74,15 @@ def test_a_gap_is_counted_and_mended(context: zmq.Context[Any]) -> None:
     reader = FeedReader(context, feed.address)
     turn(feed, health, reader)
     # A reader that stops: its queue and the service's are bounded, the rest is lost.
-    snapshot = health.snapshot()
-    for _ in range(5000):
-        feed.publish(snapshot, whole=True)
+    late = StateChange("kitchen", "live", "late", T0)
+    for _ in range(20_000):
+        feed.publish(changes=[late])
     read = 0
     while reader.read(0.3) is not None:
         read += 1
-    feed.publish(changes=[StateChange("kitchen", "live", "late", T0)])
+    feed.publish(changes=[late])
     assert reader.read(2.0) is not None
-    assert reader.missed == 5000 - read > 0
+    assert reader.missed == 20_000 - read > 0
     assert not reader.fresh
     turn(feed, health, reader)
     assert reader.fresh
