@@ -349,10 +349,10 @@ class Link:
             call.done.set()
         elif self.window.in_flight(message.id) is not None:
             self._land(message.id, error)
-        elif message.code in ("version", "access_denied") and not self._welcomed:
-            raise error
+        elif message.code in ("version", "access_denied") and message.id == 0:
+            raise error  # about the connection itself: another version, or a key that isn't let in any more
         else:
-            log.warning("%s: %s", self._shown, error)
+            log.debug("%s: %s", self._shown, error)
 
     def _new_epoch(self, epoch: str) -> None:
         if epoch == self.epoch:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import socket as sockets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,10 +27,11 @@ from streammem.errors import (
 )
 from streammem.feed import scoped
 from streammem.health import HealthLimits, HealthSnapshot
-from streammem.keys import LOCAL, AllowList, KeyPair, require
+from streammem.keys import LOCAL, AllowList, KeyPair, allowed, require
 from streammem.memory import Memory
 from streammem.security import Authenticator, HandshakeMonitor, check_address, grant_of, secure_server
 from streammem.service.ingest import Arrival, Lanes, Writer, Written
+from streammem.service.mailbox import Mailbox
 from streammem.service.notify import notify, watchdog_seconds
 from streammem.service.peers import MOST_STREAMS, Peer, Peers
 from streammem.service.requests import Requests
@@ -85,12 +84,9 @@ class Service:
         self._keys, self._allow = keys, allow
         check_address(bind or self.config.bind, keys)
         self.telling = Telling(clock or SystemClock(), self.epoch, health)
-        self._outbox: deque[Callable[[], None]] = deque()
+        self._mail = Mailbox()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._wake_in, self._wake_out = sockets.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
         self._peers = Peers(SILENT_S)
         self._lanes = Lanes()
         self._requests = Requests(memory, workers=self.config.workers, waiting=self.config.waiting)
@@ -134,7 +130,7 @@ class Service:
             ) from None
         self.address = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
         self._poller = zmq.Poller()
-        for each in (socket, self._wake_in.fileno(), self._monitor.socket):
+        for each in (socket, self._mail.fd, self._monitor.socket):
             self._poller.register(each, zmq.POLLIN)
 
     # -- life
@@ -154,7 +150,7 @@ class Service:
     def stop(self) -> None:
         """Ask the loop to end. Safe in a signal handler."""
         self._stopping = True
-        self._wake()
+        self._mail.wake()
 
     def run(self) -> bool:
         """Serve until ``stop``. True if everything that was received is durable."""
@@ -186,9 +182,9 @@ class Service:
         complete = False
         while not complete and time.monotonic() < end:
             complete = self._writer.join(0.02)
-            self._answer()
+            self._mail.run()
         self._requests.stop(max(0.0, end - time.monotonic()))
-        self._answer()
+        self._mail.run()
         if not complete:
             log.error("stopped with %d packets unwritten; their producers still hold them", self._lanes.count)
         # Acknowledgements that are on their way get a moment; a lost one costs a resend.
@@ -205,32 +201,15 @@ class Service:
         if self._gate is not None:
             self._gate.close()
         self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._mail.close()
 
     # -- one turn of the loop
 
     def _turn(self) -> None:
-        for fd, _ in self._poller.poll(100):
-            if fd == self._wake_in.fileno():
-                with contextlib.suppress(BlockingIOError):
-                    self._wake_in.recv(4096)
+        self._poller.poll(100)
         self._receive(limit=TURN)
-        self._answer()
+        self._mail.run()
         self._tend()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._wake_out.send(b"x")
-
-    def _later(self, action: Callable[[], None]) -> None:
-        """Have the loop do it: called by other threads."""
-        self._outbox.append(action)
-        self._wake()
-
-    def _answer(self) -> None:
-        for _ in range(len(self._outbox)):
-            self._outbox.popleft()()
 
     def _receive(self, limit: int) -> None:
         import zmq
@@ -307,7 +286,8 @@ class Service:
     def _dropped_there(self, peer: Peer, ping: p.Ping) -> None:
         """What the producer dropped itself is part of what is told here."""
         for stream, reasons in list(ping.drops.items())[:MOST_STREAMS]:
-            require(peer.grant, "write", stream)
+            if not allowed(peer.grant.role, peer.grant.streams, "write", stream):
+                continue
             for reason, count in list(reasons.items())[:16]:
                 self.telling.health.dropped(stream, reason[:40], max(0, min(count, 1 << 40)))
 
@@ -345,7 +325,7 @@ class Service:
 
     def _written(self, group: list[Written]) -> None:
         """Called by the writer."""
-        self._later(lambda: self._acknowledge(group))
+        self._mail.put(lambda: self._acknowledge(group))
 
     def _acknowledge(self, group: list[Written]) -> None:
         by_peer: dict[bytes, list[Written]] = {}
@@ -387,12 +367,12 @@ class Service:
         key, client, identity = peer.grant.key, request.client, peer.identity
 
         def send(parts: list[Buffer]) -> None:
-            self._later(lambda: self._send(self._peers.route(key, client, identity), parts))
+            self._mail.put(lambda: self._send(self._peers.route(key, client, identity), parts))
 
         def done(seconds: float, failed: bool) -> None:
-            self._later(lambda: self.telling.health.answered(seconds, failed=failed))
+            self._mail.put(lambda: self.telling.health.answered(seconds, failed=failed))
             if request.method == "forget" and not failed:
-                self._later(lambda: self._forgotten(body[0]))
+                self._mail.put(lambda: self._forgotten(body[0]))
 
         self._requests.run(request, [bytes(part) for part in body], peer.grant, send, done)
 
@@ -410,7 +390,7 @@ class Service:
                 status = self.memory.status()
             except (StreammemError, OSError) as error:
                 log.error("no status: %s", error)
-            self._later(lambda: then(status))
+            self._mail.put(lambda: then(status))
 
         with contextlib.suppress(RuntimeError):  # the pool is shut down: the service ends
             self._requests.submit(work)

@@ -44,7 +44,7 @@ def produce(address: str, stream: str, log: Path, count: int) -> None:
         for number in range(count):
             if number not in done:
                 producer.write(moment(number, stream, full=number % 10 == 0))
-                time.sleep(0.002)
+                time.sleep(0.008)
         producer.flush()
 
 

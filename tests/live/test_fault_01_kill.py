@@ -24,7 +24,7 @@ import streammem.memory
 
 CYCLES = 60
 STREAMS = ("north", "south", "relayed")
-COUNT = 4000
+COUNT = 5000
 SEED = 7
 
 
@@ -57,6 +57,7 @@ class Harness:
             ("kill service", "kill service", "stop service", "kill producer", "stop producer", "cut", "kill asker")
         )
         self.done[action] += 1
+        self.done["while producing"] += any(process.poll() is None for process in self.producers.values())
         stream = self.rng.choice(STREAMS)
         if action == "kill service":
             self.service.kill()
@@ -114,6 +115,7 @@ def test_fault_01_kill_stop_and_cut(tmp_path: Path) -> None:
     finally:
         harness.close()
     assert harness.done["kill service"] >= 10
+    assert harness.done["while producing"] >= 50
     with streammem.memory.open(tmp_path / "memory", spaces=fake_space) as memory:
         assert memory.verify() == []
         for stream in STREAMS:
