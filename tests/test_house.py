@@ -52,6 +52,7 @@ HEIGHT = {
     "feed": 6,
     "metrics": 6,
     "service": 6,
+    "relay": 7,
     "client": 6,
     "web": 7,
     "benchmarks": 8,  # commands too: `streammem bench NAME`

@@ -42,6 +42,8 @@ def watch(
     from streammem.cli.present import plain
     from streammem.cli.watched import ensure_watched
 
+    if source.startswith("zmq+"):
+        return _relay(source.removeprefix("zmq+"), to, settings, out, key=key)
     if to is not None:
         return _into_service(source, to, settings, out, memory=memory, key=key, rewatch=rewatch, speed=speed)
     place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch, speed=speed)
@@ -54,6 +56,28 @@ def watch(
         out.note("already watched; nothing to do (--rewatch does it again)")
     out.line(str(place))
     return 0
+
+
+def _relay(bind: str, to: str | None, config: Config, out: Output, *, key: str | None) -> int:
+    """Hand on what producers send to ``bind``, until Ctrl-C or SIGTERM."""
+    import signal
+
+    from streammem.cli.remote import is_address
+    from streammem.errors import InputError
+    from streammem.relay import open_relay
+
+    if to is None or not is_address(to) or not is_address(bind):
+        raise InputError(
+            "a relay needs an address to listen at and one to hand on to",
+            hint="streammem watch zmq+tcp://127.0.0.1:5580 --to tcp://HOST:5570",
+        )
+    with open_relay(bind, to, key=key, config=config.service) as service:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        out.note(f"relaying {service.address} to {to}")
+        complete = service.run()
+    out.note("stopped; everything received is durable there" if complete else "stopped; producers hold the rest")
+    return 0 if complete else 1
 
 
 def _into_service(
