@@ -32,6 +32,7 @@ from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import Files
+from streammem.storage.queue import CommitQueue
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
 from streammem.storage.telling import contents_of, search_text_of
@@ -41,8 +42,6 @@ from streammem.wire import encode_observation, hash_blob, observation_from_blob,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GROUP_BYTES = 16 << 20
-"""A queue this large is synced whatever its count: 64 observations with depth pictures would be 80 MB of RAM."""
 Between = tuple[int | None, int | None]
 """A closed interval of capture time in ns; None leaves an end open."""
 Outcome = Literal["written", "duplicate"] | ObservationError
@@ -114,10 +113,6 @@ class Memory:
         self._clock = clock
         self._lock = RLock()
         self._closed = False
-        self._pending: list[Pending] = []
-        self._pending_keys: set[tuple[str, str, int]] = set()
-        self._pending_since = 0
-        self._told: Callable[[], None] | None = None
         self._engine = Engine(
             directory,
             config=config,
@@ -127,6 +122,7 @@ class Memory:
             spaces=spaces or _configured_spaces(config),
             banks=_banks,
         )
+        self._queue = CommitQueue(self._engine, config.memory, clock)
 
     # -- writing
 
@@ -166,13 +162,13 @@ class Memory:
         outcomes: list[Outcome] = []
         with self._lock:
             self._check_writable()
-            self._told = durable and (lambda: durable(outcomes))
+            self._queue.on_durable = durable and (lambda: durable(outcomes))
             try:
                 self._write_group(observations, True, single=False, outcomes=outcomes)
-                if self._told is not None:
-                    self._told()  # all of them were duplicates or refused: nothing had to be synced
+                if self._queue.on_durable is not None:
+                    self._queue.on_durable()  # all of them were duplicates or refused: nothing had to be synced
             finally:
-                self._told = None
+                self._queue.on_durable = None
         return outcomes
 
     def _write_group(
@@ -196,7 +192,7 @@ class Memory:
                     outcomes.append(error)
                 continue
             key = observation.key
-            if key in keys or key in self._pending_keys or self._engine.store.has_seen(*key):
+            if key in keys or key in self._queue.keys or self._engine.store.has_seen(*key):
                 duplicates += 1
                 self._engine.count_drop(observation.stream, "duplicate")
                 if outcomes is not None:
@@ -206,10 +202,9 @@ class Memory:
             if outcomes is not None:
                 outcomes.append("written")
             accepted.append(entry)
-        self._queue(accepted)
-        self._pending_keys |= keys
-        self._commit_if_due(durable)
-        return WriteReceipt(len(accepted), duplicates, refused, not self._pending)
+        self._queue.add(accepted, keys)
+        self._queue.commit_if_due(durable)
+        return WriteReceipt(len(accepted), duplicates, refused, not self._queue)
 
     def _admit(self, observation: Observation) -> Pending:
         """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""
@@ -223,38 +218,15 @@ class Memory:
         stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
         return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
 
-    def _queue(self, entries: list[Pending]) -> None:
-        if not entries:
-            return
-        if not self._pending:
-            self._pending_since = self._clock.monotonic_ns()
-        first = self._engine.journal.append([(entry.kind, entry.payload) for entry in entries])
-        for index, entry in enumerate(entries):
-            self._pending.append(entry._replace(lsn=first + index))
-
-    def _commit_if_due(self, durable: bool) -> None:
-        waited_ms = (self._clock.monotonic_ns() - self._pending_since) / 1e6
-        heavy = sum(len(entry.payload) for entry in self._pending) >= GROUP_BYTES
-        full = heavy or len(self._pending) >= self.config.memory.sync_every
-        if self._pending and (durable or full or waited_ms >= self.config.memory.sync_ms):
-            self._commit()
-
-    def _commit(self) -> None:
-        """Sync the queue, then make it visible in order. After a failed sync the queue is gone, as is its journal."""
-        pending, self._pending = self._pending, []
-        self._pending_keys.clear()
-        told, self._told = self._told, None
-        self._engine.commit(pending, told)
-
     def flush(self) -> None:
         """Sync and show everything that is queued, counters of drops included."""
         with self._lock:
             self._check_writable()
             counters = self._engine.counters_entry()
             if counters is not None:
-                self._queue([counters])
-            if self._pending:
-                self._commit()
+                self._queue.add([counters])
+            if self._queue:
+                self._queue.commit()
 
     def seal(self) -> int:
         """Flush, and turn every open part into a segment. Returns the rows sealed. Not needed for durability."""
@@ -290,8 +262,8 @@ class Memory:
             self._check_writable()
             if kind == Kind.STATE:
                 self._engine.make_room()  # the other kinds are small, and `unpin` is how a full memory gets room
-            self._queue([Pending(kind, payload)])
-            self._commit_if_due(durable)
+            self._queue.add([Pending(kind, payload)])
+            self._queue.commit_if_due(durable)
 
     def forget(self, *, stream: str | None = None, between: Between | None = None) -> ForgetReport:
         """Remove a stream, an interval, or an interval of one stream, from every bank, vector, thumbnail, text index,

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from perception.publisher import Lossless, Publisher
+from streammem.checks import validate_observation
+from streammem.client import packed
+from streammem.keys import load_keys
+from streammem.link import Link
 from streammem.model import Label, Observation
 from streammem.window import Packet
 
@@ -34,26 +37,20 @@ def payloads(size: int) -> list[dict[str, Any]]:
     return made
 
 
-class Timed(Publisher):
-    """Notes when each packet was handed over and when it was acknowledged."""
-
-    def __init__(self, address: str, **options: Any) -> None:
-        self.given: dict[tuple[str, str, int], float] = {}
-        self.seconds: list[float] = []
-        super().__init__(address, **options)
-
-    def _outcome(self, packet: Packet) -> None:
-        self.seconds.append(time.perf_counter() - self.given.pop(packet.key))
-        super()._outcome(packet)
-
-
 def main() -> None:
     plan = json.loads(sys.argv[1])
     streams, rate, seconds = plan["streams"], plan["rate"], plan["seconds"]
     pool = payloads(plan["bytes"])
-    lane = Lossless(packets=plan["window"])
-    publisher = Timed(plan["address"], lane=lane, keys=plan.get("key") or None, name="bench")
-    publisher.get_state("bench/start/x")  # connected
+    given: dict[tuple[str, str, int], float] = {}
+    seconds_of: list[float] = []
+
+    def landed(packet: Packet) -> None:
+        seconds_of.append(time.perf_counter() - given.pop(packet.key))
+
+    keys = load_keys(plan["key"]) if plan.get("key") else None
+    link = Link(plan["address"], keys=keys, name="bench", on_outcome=landed)
+    link.start()
+    link.wait_welcome(30)
     print("ready", flush=True)
     sys.stdin.readline()
     # First and last eighth are left out of the latencies: starting and stopping isn't what is measured.
@@ -75,15 +72,18 @@ def main() -> None:
             labels=(Label("mug", 0.5),),
             **pool[sent % POOL],
         )
-        publisher.given[made.key] = time.perf_counter()
-        publisher.write(made)
+        given[made.key] = time.perf_counter()
+        validate_observation(made)
+        link.wait(lambda: link.held[0] < plan["window"], 60)
+        link.offer(made.key, packed(made))
         sent += 1
-    publisher.flush()
+    link.wait(lambda: link.held[0] == 0, 60)
     took = time.perf_counter() - begun
-    cut = len(publisher.seconds) // 8
-    acks = sorted(publisher.seconds[cut : len(publisher.seconds) - cut])
-    held = publisher.close()
-    document = {"sent": sent, "acknowledged": publisher.acknowledged, "seconds": took, "held": held, "late_s": late}
+    cut = len(seconds_of) // 8
+    acks = sorted(seconds_of[cut : len(seconds_of) - cut])
+    held = link.held[0]
+    link.close()
+    document = {"sent": sent, "acknowledged": len(seconds_of), "seconds": took, "held": held, "late_s": late}
     print(json.dumps(document | {"acks": acks[:: max(1, len(acks) // 2000)]}), flush=True)
 
 
