@@ -242,6 +242,20 @@ class _Watch:
             self.report.interrupted = True
             return
         self._commit(self.selector.state(), done=not self.info.live)
+        self._note_early_end()
+
+    def _note_early_end(self) -> None:
+        """A file that was cut off plays to where it was cut; its header still tells the whole length."""
+        claimed = self.info.duration_ns
+        if self.info.live or claimed is None:
+            return
+        missing_ns = claimed - self.report.media_ns
+        # Two looks, or two seconds: sound often outlasts the pictures by that much.
+        if missing_ns > max(2 * NS, round(2 * NS / self.settings.fps)):
+            self.source.health.note(
+                f"the pictures end at {self.report.media_ns / NS:.1f} s, the file claims {claimed / NS:.1f} s: "
+                "it may have been cut off"
+            )
 
     def _take(self, frame: Frame, pool: ThreadPoolExecutor) -> None:
         """The cheap look, and the choice who gets the thorough one. In order of time."""

@@ -60,7 +60,8 @@ def ask(
         text = _found_text(found.query, [(hit, vs[0]) for hit, vs in supported], view)
     else:
         evidence = ()
-        status = "unsure" if any(v.supports for _, vs in judged for v in vs) else "not_seen"
+        resembles = any(v.supports for _, vs in judged for v in vs)
+        status = "unsure" if resembles or _blind_to(found) else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
         text = _open_text(status, found, closest, view)
     return Answer(
@@ -86,6 +87,11 @@ def _calibration(view: View, found: Found) -> Calibration | None:
 
 # Words that stand in the scene to the letter need no picture model: this holds where no space is open at all.
 WORDS_ONLY = Calibration(space="", version="", source="whole words read or heard, no measurement", signals=())
+
+
+def _blind_to(found: Found) -> bool:
+    """People are asked for and nothing here can find people: silence of the other signals means nothing then."""
+    return bool(found.query.people and found.hits) and not any("face" in hit.signals.scores for hit in found.hits)
 
 
 def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
@@ -115,7 +121,8 @@ def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: Vie
         return f"Nothing is remembered there: “{phrase}” can't be looked for."
     if status == "not_seen":
         return f"“{phrase}” was not seen: none of {found.rows} looks supports it."
-    return f"Not sure about “{phrase}”. The closest moment is {_span(closest[0], view)}."
+    people = " People can't be told apart from other things here." if _blind_to(found) else ""
+    return f"Not sure about “{phrase}”.{people} The closest moment is {_span(closest[0], view)}."
 
 
 def _quote(why: Sequence[Why], signals: tuple[str, ...]) -> str:

@@ -96,7 +96,7 @@ def find(
         )
         for t in timelines
     ]
-    groups = signal_module.share_words(groups)
+    signal_module.share_words(groups)
     fused = fuse(parsed, groups)
     ranked: list[tuple[float, str, int, Hit]] = []
     for group, score in zip(groups, fused, strict=True):

@@ -127,43 +127,40 @@ def word_candidates(
     return view.search_words(asked, streams, between, 20_000)
 
 
-def share_words(groups: Sequence[Signals]) -> list[Signals]:
-    """Words on a timeline without pictures (speech) support the pictures seen meanwhile.
+def share_words(groups: Sequence[Signals]) -> None:
+    """Rows that hold words and no picture (speech) support the pictures seen meanwhile.
 
-    Rows of such a timeline that some picture covers are taken out, so that one moment isn't found twice; rows that no
-    picture covers (a black screen, a sound recording) stay and can be found by themselves."""
-    pictured = [g for g in groups if g.timeline.space is not None]
-    kept: list[Signals] = list(pictured)
-    for group in groups:
-        if group.timeline.space is not None:
-            continue
-        covered = np.zeros(len(group.timeline), bool)
-        for target in pictured:
-            if target.timeline.stream == group.timeline.stream:
-                covered |= _lend(group, target)
-        for name in group.scores:
-            group.scores[name] = np.where(covered, np.float32(np.nan), group.scores[name])
-        kept.append(group)
-    return kept
+    A row that some picture covers gives its words away, so that one moment isn't found twice; one that no picture
+    covers (a black screen, a sound recording) keeps them and can be found by itself."""
+    for giver in groups:
+        vision = giver.scores.get("vision")
+        for name, matches in giver.matches.items():
+            for index in [i for i in matches if vision is None or not np.isfinite(vision[i])]:
+                lent = [
+                    _lend(giver, index, name, taker)
+                    for taker in groups
+                    if taker.timeline.stream == giver.timeline.stream and "vision" in taker.scores
+                ]
+                if any(lent):
+                    giver.scores[name][index] = np.nan
+                    del matches[index]
 
 
-def _lend(giver: Signals, taker: Signals) -> np.ndarray:
-    """Give each row of ``taker`` the words that were heard or read while it was seen; says which rows were given."""
-    reach = taker.timeline.step_ns
-    start = giver.timeline.t_start_ns - reach // 2
-    end = giver.timeline.t_end_ns + reach // 2
-    lo = np.searchsorted(taker.timeline.t_start_ns, start, side="left")
-    hi = np.searchsorted(taker.timeline.t_start_ns, end, side="right")
-    for name, matches in giver.matches.items():
-        lent = taker.scores.get(name, np.full(len(taker.timeline), np.nan, np.float32)).copy()
-        for index, match in matches.items():
-            for row in range(lo[index], hi[index]):
-                if not lent[row] >= match.coverage:
-                    lent[row] = match.coverage
-                    taker.matches.setdefault(name, {})[row] = match
-        if np.isfinite(lent).any():
-            taker.scores[name] = lent
-    return hi > lo
+def _lend(giver: Signals, index: int, name: str, taker: Signals) -> bool:
+    """Give the words of one row to the pictures that were seen within half a step of it; whether there were any."""
+    timeline, match = taker.timeline, giver.matches[name][index]
+    reach = timeline.step_ns // 2
+    lo = int(np.searchsorted(timeline.t_start_ns, giver.timeline.t_start_ns[index] - reach, side="left"))
+    hi = int(np.searchsorted(timeline.t_start_ns, giver.timeline.t_end_ns[index] + reach, side="right"))
+    rows = [row for row in range(lo, hi) if np.isfinite(taker.scores["vision"][row])]
+    if not rows:
+        return False
+    scores = taker.scores.setdefault(name, np.full(len(timeline), np.nan, np.float32))
+    for row in rows:
+        if not scores[row] >= match.coverage:
+            scores[row] = match.coverage
+            taker.matches.setdefault(name, {})[row] = match
+    return True
 
 
 def describe(record: Record, limit: int = 3) -> str:

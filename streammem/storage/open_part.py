@@ -43,7 +43,10 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
         bank=bank,
         stream=observation.stream,
         t_start_ns=observation.capture_ns,
-        t_end_ns=observation.capture_ns,
+        # Words last; a picture is an instant.
+        t_end_ns=clamp64(
+            observation.capture_ns + max((s.t_end_ns - s.t_start_ns for s in observation.speech), default=0)
+        ),
         session=observation.session,
         seq=observation.seq,
         producer=observation.producer,
