@@ -33,6 +33,10 @@ with tracemalloc: 3,500-3,600 for a row with a 384-d vector, labels, a detection
 SpaceFinder = Callable[[str], EmbeddingSpace | None]
 
 
+def _spoken_ns(observation: Observation) -> int:
+    return max((said.t_end_ns - said.t_start_ns for said in observation.speech), default=0)
+
+
 def record_from_observation(observation: Observation, bank: str = "moments") -> Record:
     """An observation as a record of level 0, as a segment would give it back: the vector in float16 precision, no
     empty arrays. Arrays are copied: a view would keep the whole packet in RAM (23 KB a row measured instead of 12)."""
@@ -44,9 +48,7 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
         stream=observation.stream,
         t_start_ns=observation.capture_ns,
         # Words last; a picture is an instant.
-        t_end_ns=clamp64(
-            observation.capture_ns + max((s.t_end_ns - s.t_start_ns for s in observation.speech), default=0)
-        ),
+        t_end_ns=int(clamp64(observation.capture_ns + _spoken_ns(observation))),
         session=observation.session,
         seq=observation.seq,
         producer=observation.producer,
