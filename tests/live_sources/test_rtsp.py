@@ -67,15 +67,16 @@ def test_pictures_with_capture_times_of_now(server: Server) -> None:
     assert (info.width, info.height, info.codec, info.clock, info.live) == (160, 120, "mjpeg", "wall", True)
     source.sampling = source.sampling.__class__(5.0)
     frames = []
-    for frame in itertools.islice(source.frames(), 10):
+    for frame in itertools.islice(source.frames(), 15):
         # Seen a moment ago, by the wall clock; never in the future.
         assert -1_000_000 < time.time_ns() - frame.capture_ns < 1_500_000_000
         frames.append(frame)
     assert source.state == "live"
     source.close()
     steps = [(b.capture_ns - a.capture_ns) / 1e9 for a, b in itertools.pairwise(frames)]
-    # 20 pictures a second, one of each fifth of a second. A busy machine may miss a grid point.
-    assert all(0.04 < step < 1.0 for step in steps) and 0.17 < sum(steps) / len(steps) < 0.3
+    # 20 pictures a second, one of each fifth of a second. The first may be the last of its fifth, and its delay isn't
+    # known to be long yet; a busy machine may miss a grid point.
+    assert all(0.04 < step < 1.0 for step in steps[2:]) and 0.15 < sum(steps[2:]) / len(steps[2:]) < 0.3, steps
     assert frames[0].media_ns == 0 and all(b.index > a.index for a, b in itertools.pairwise(frames))
 
 
