@@ -29,7 +29,8 @@ class ServiceProcess:
             line = self.process.stdout.readline()
             assert line, f"the service ended with {self.process.wait()}"
             text += line
-        self.address = json.loads(text)["address"]
+        self.told = json.loads(text)
+        self.address = self.told["address"]
 
     def kill(self) -> None:
         if self.process.poll() is None:
