@@ -34,6 +34,9 @@ SpaceFinder = Callable[[str], EmbeddingSpace | None]
 
 
 def _spoken_ns(observation: Observation) -> int:
+    """How long an observation lasts: a picture is an instant whatever was said meanwhile, words alone last."""
+    if observation.embedding is not None or observation.thumbnail is not None or observation.depth_m is not None:
+        return 0
     return max((said.t_end_ns - said.t_start_ns for said in observation.speech), default=0)
 
 
@@ -47,7 +50,6 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
         bank=bank,
         stream=observation.stream,
         t_start_ns=observation.capture_ns,
-        # Words last; a picture is an instant.
         t_end_ns=int(clamp64(observation.capture_ns + _spoken_ns(observation))),
         session=observation.session,
         seq=observation.seq,
