@@ -142,6 +142,15 @@ class EmbeddingSpace(Protocol):
     def calibration(self) -> Calibration | None: ...
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A space that can say in words why a row resembles a question. Optional."""
+
+    def explain(self, query: str, columns: Mapping[str, Ragged]) -> list[str]:
+        """One short text a row for people to read, empty where there is nothing to say."""
+        ...
+
+
 ENTRY_POINTS = "streammem.spaces"
 
 

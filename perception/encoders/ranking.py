@@ -70,6 +70,28 @@ def read_query(text: str, model: MiniLM) -> Question:
     )
 
 
+def explain(question: Question, columns: Mapping[str, Ragged], limit: int = 3) -> list[str]:
+    """The class names that made a row relevant, with their probability in its most relevant crop; one text a row."""
+    classes, scores = columns.get("classes"), columns.get("scores")
+    if classes is None or scores is None:
+        return [""] * max((len(column) for column in columns.values()), default=0)
+    names = vocabulary.load().names
+    out = []
+    for row in range(len(classes)):
+        entries = slice(int(classes.offsets[row]), int(classes.offsets[row + 1]))
+        listed, log_p = classes.values[entries], scores.values[entries].astype(np.float32)
+        if not len(listed):
+            out.append("")
+            continue
+        shares = question.weights[listed] * sparse.activations(scores.values[entries])
+        crop = int(shares.sum(axis=1).argmax())
+        best = np.argsort(-shares[crop], kind="stable")[:limit]
+        # A class with less than a tenth of the whole had no say.
+        told = [i for i in best if shares[crop, i] >= 0.1 * shares[crop].sum() and shares[crop, i] > 0]
+        out.append(", ".join(f"{names[listed[crop, i]]} {np.exp(log_p[crop, i]):.2f}" for i in told))
+    return out
+
+
 @cache
 def prior() -> np.ndarray:
     """The shipped background, (3, 1000) float64: ``data/prior.npz``, made by ``tools/build_prior.py``."""

@@ -15,7 +15,7 @@ from streammem.recall.moments import Moment, pick_moments
 from streammem.recall.query import Query, parse_query
 from streammem.recall.signals import Signals
 from streammem.recall.timeline import Between, Timeline, View, lay_out
-from streammem.spaces import EmbeddingSpace
+from streammem.spaces import EmbeddingSpace, Explains
 from streammem.storage.blocks import Block
 
 Fusion = Callable[[Query, Sequence[Signals]], list[np.ndarray]]
@@ -98,7 +98,7 @@ def find(
     ]
     signal_module.share_words(groups)
     fused = fuse(parsed, groups)
-    ranked: list[tuple[float, str, int, Hit]] = []
+    ranked: list[tuple[float, str, int, tuple[Signals, Moment]]] = []
     for group, score in zip(groups, fused, strict=True):
         timeline = group.timeline
         for moment in pick_moments(
@@ -108,12 +108,15 @@ def find(
             merge_ns=_merge_ns(timeline, config.merge_seconds),
             step_ns=timeline.step_ns,
         ):
-            hit = Hit(_evidence(view, parsed, group, moment), group, moment)
-            ranked.append((-moment.score, timeline.stream, int(timeline.t_start_ns[moment.peak]), hit))
+            ranked.append((-moment.score, timeline.stream, int(timeline.t_start_ns[moment.peak]), (group, moment)))
     ranked.sort(key=lambda item: item[:3])
+    chosen = [item[3] for item in ranked[:wanted]]
     return Found(
         parsed,
-        tuple(item[3] for item in ranked[:wanted]),
+        tuple(
+            Hit(_evidence(view, parsed, group, moment, spaces.get(group.timeline.space or "")), group, moment)
+            for group, moment in chosen
+        ),
         rows=sum(len(t) for t in timelines),
         spaces=tuple(sorted(spaces)),
         notes=notes,
@@ -167,7 +170,7 @@ def _statistics(view: View, timeline: Timeline) -> np.ndarray | None:
     return np.sum(parts, axis=0) if parts else None
 
 
-def _evidence(view: View, query: Query, group: Signals, moment: Moment) -> Evidence:
+def _evidence(view: View, query: Query, group: Signals, moment: Moment, space: EmbeddingSpace | None) -> Evidence:
     timeline = group.timeline
     rows = list(range(moment.lo, moment.hi + 1))
     shown = _spread(rows, moment.peak, timeline)
@@ -185,7 +188,7 @@ def _evidence(view: View, query: Query, group: Signals, moment: Moment) -> Evide
         frames=tuple(view.frame_refs(timeline.stream, records)),
         record_ids=tuple(int(timeline.ids[i]) for i in rows[:256]),
         score=round(moment.score, 6),
-        why=_why(group, moment, records[shown.index(moment.peak)]),
+        why=_why(group, moment, _resemblance(query, group, moment, records[shown.index(moment.peak)], space)),
         pose=records[shown.index(moment.peak)].pose,
     )
 
@@ -197,7 +200,16 @@ def _spread(rows: list[int], peak: int, timeline: Timeline) -> list[int]:
     return list(dict.fromkeys(wanted + keys))[:FRAMES]
 
 
-def _why(group: Signals, moment: Moment, peak: Record) -> tuple[Why, ...]:
+def _resemblance(query: Query, group: Signals, moment: Moment, peak: Record, space: EmbeddingSpace | None) -> str:
+    """What in the picture resembles the question; where the space can't tell, what the picture looks like at all."""
+    if isinstance(space, Explains):
+        columns = group.timeline.pick(moment.peak)
+        if columns and (told := space.explain(query.phrase, columns)[0]):
+            return told
+    return signal_module.describe(peak)
+
+
+def _why(group: Signals, moment: Moment, resemblance: str) -> tuple[Why, ...]:
     """One entry a signal that supports the moment, strongest reason first."""
     reasons: list[Why] = []
     inside = range(moment.lo, moment.hi + 1)
@@ -218,6 +230,6 @@ def _why(group: Signals, moment: Moment, peak: Record) -> tuple[Why, ...]:
     for name in ("vision", "face", "colour"):
         value = group.scores.get(name)
         if value is not None and np.isfinite(value[moment.peak]) and (name == "vision" or value[moment.peak] > 0):
-            detail = signal_module.describe(peak) if name == "vision" else ""
+            detail = resemblance if name == "vision" else ""
             reasons.append(Why(name, round(float(value[moment.peak]), 4), detail))
     return tuple(reasons)

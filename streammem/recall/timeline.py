@@ -65,6 +65,11 @@ class Timeline:
     def record(self, index: int) -> Record:
         return self.blocks[int(self.block[index])].record(int(self.row[index]))
 
+    def pick(self, index: int) -> dict[str, Ragged]:
+        """The arrays of one row."""
+        row = int(self.row[index])
+        return self.blocks[int(self.block[index])].columns(row, row + 1)
+
     def columns(self) -> dict[str, Ragged]:
         """Every array of every row, in timeline order."""
         groups, order = [], []
