@@ -193,12 +193,24 @@ def test_labels_are_sorted_and_named(space: ImageNetSpace) -> None:
     assert [(label.name, round(label.score, 1)) for label in labels] == [("banana", 0.6), ("lemon", 0.3)]
 
 
+def test_it_says_why_a_row_resembles_a_question(space: ImageNetSpace) -> None:
+    classes = np.array([[444, 999, *range(48)]], np.uint16)  # 444: tandem bicycle
+    scores = np.log(np.array([[0.7, 0.1, *[0.2 / 48] * 48]])).astype(np.float16)
+    one, offsets = {"classes": classes, "scores": scores}, np.array([0, 1])
+    columns = {name: Ragged(values, offsets) for name, values in one.items()}
+    assert space.explain("a tandem bicycle", columns) == ["tandem bicycle 0.70"]
+    assert space.explain("anything", {"vector": Ragged(np.zeros((0, 384)), np.array([0, 0]))}) == [""]
+
+
 def test_calibration_is_of_this_space(space: ImageNetSpace) -> None:
     stored = space.calibration()
     assert stored is not None
     assert f"{stored.space}@{stored.version}" == space.id
     by_name = {entry.signal: entry for entry in stored.signals}
-    assert set(by_name) == {"evidence", "text", "speech"}
+    assert set(by_name) == {"evidence", "text", "speech", "vision"}
+    # Similarity alone can't tell absence: it never decides, it only says what resembles.
+    assert by_name["vision"].threshold is None
+    assert by_name["vision"].supports is not None
     entry = by_name["evidence"]
     assert entry.negatives >= 300
     assert entry.risk <= 0.05
