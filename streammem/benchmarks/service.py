@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from streammem.cli.output import write_document
+from streammem.errors import InputError
 
 PARTS = ("flood", "paced", "curve", "soak")
 PRODUCERS = 4
@@ -106,9 +107,9 @@ def summed(reports: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def flood(seconds: float, size: int, *, keys: Path | None = None) -> dict[str, Any]:
+def flood(seconds: float, size: int, options: list[str], *, keys: Path | None = None) -> dict[str, Any]:
     streams = [[f"camera-{n}"] for n in range(PRODUCERS)]
-    options = ["--keys", str(keys)] if keys is not None else []
+    options = [*options, *(["--keys", str(keys)] if keys is not None else [])]
     key = str(keys / "bench.key_secret") if keys is not None else ""
     result: dict[str, Any] = {"packet_bytes": size, "producers": PRODUCERS}
     with tempfile.TemporaryDirectory() as folder, Served(Path(folder), *options) as service:
@@ -117,14 +118,14 @@ def flood(seconds: float, size: int, *, keys: Path | None = None) -> dict[str, A
         spent = service.cpu_s() - before
         result["service_cpu_ms_a_packet"] = round(spent * 1e3 / result["full_speed"]["acknowledged"], 3)
     if keys is None:
-        with tempfile.TemporaryDirectory() as folder, Served(Path(folder)) as service:
+        with tempfile.TemporaryDirectory() as folder, Served(Path(folder), *options) as service:
             result["at_2000_a_second"] = summed(
                 produce(service.address, streams, rate=500, seconds=seconds, size=size, window=256)
             )
     return result
 
 
-def paced(seconds: float, size: int) -> dict[str, Any]:
+def paced(seconds: float, size: int, options: list[str]) -> dict[str, Any]:
     """Two processes of four cameras each: eight processes would measure the scheduler of a small machine."""
     from streammem.client import connect
 
@@ -132,7 +133,7 @@ def paced(seconds: float, size: int) -> dict[str, Any]:
     asked: list[float] = []
     failed: list[str] = []
     stop = threading.Event()
-    with tempfile.TemporaryDirectory() as folder, Served(Path(folder)) as service:
+    with tempfile.TemporaryDirectory() as folder, Served(Path(folder), *options) as service:
 
         def ask() -> None:
             with connect(service.address) as client:
@@ -170,14 +171,14 @@ def paced(seconds: float, size: int) -> dict[str, Any]:
     }
 
 
-def curve(seconds: float, size: int) -> dict[str, Any]:
+def curve(seconds: float, size: int, options: list[str]) -> dict[str, Any]:
     from streammem.keys import new_key
 
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys"
         new_key(keys, "bench", role="admin")
-        plain = flood(seconds, size)["full_speed"]["per_s"]
-        coded = flood(seconds, size, keys=keys)["full_speed"]["per_s"]
+        plain = flood(seconds, size, options)["full_speed"]["per_s"]
+        coded = flood(seconds, size, options, keys=keys)["full_speed"]["per_s"]
     return {"plain_per_s": plain, "curve_per_s": coded, "cost": round(plain / coded, 2)}
 
 
@@ -213,17 +214,22 @@ def soak(seconds: float) -> dict[str, Any]:
 
 def main(arguments: list[str], as_json: bool = False) -> int:
     parser = argparse.ArgumentParser("streammem bench service", description="What a service takes in.")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: flood paced curve")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: flood paced curve")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--bytes", type=int, default=46_000, help="of a packet")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the service")
     chosen = parser.parse_args(arguments)
+    options = [word for assignment in chosen.set for word in ("--set", assignment)]
+    unknown = sorted(set(chosen.parts) - set(PARTS))
+    if unknown:
+        raise InputError(f"there is no part {unknown[0]!r}", hint=f"one of {', '.join(PARTS)}")
     result: dict[str, Any] = {}
     for part in chosen.parts or PARTS[:3]:
         if part == "soak":
             result[part] = soak(chosen.seconds)
         else:
             measure = {"flood": flood, "paced": paced, "curve": curve}[part]
-            result[part] = measure(chosen.seconds, chosen.bytes)
+            result[part] = measure(chosen.seconds, chosen.bytes, options)
     if as_json:
         write_document(result)
         return 0
