@@ -32,7 +32,7 @@ from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import Files
-from streammem.storage.queue import CommitQueue
+from streammem.storage.queue import Admitted, CommitQueue, Group, Outcome
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
 from streammem.storage.telling import contents_of, search_text_of
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 Between = tuple[int | None, int | None]
 """A closed interval of capture time in ns; None leaves an end open."""
-Outcome = Literal["written", "duplicate"] | ObservationError
-"""What became of one observation."""
 
 
 def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
@@ -122,7 +120,7 @@ class Memory:
             spaces=spaces or _configured_spaces(config),
             banks=_banks,
         )
-        self._queue = CommitQueue(self._engine, config.memory, clock)
+        self._queue = CommitQueue(self._engine, config.memory, clock, self._admit_all)
 
     # -- writing
 
@@ -152,33 +150,49 @@ class Memory:
             return total
 
     def write_each(
-        self, observations: Sequence[Observation], durable: Callable[[list[Outcome]], None] | None = None
+        self,
+        observations: Sequence[Observation],
+        durable: Callable[[list[Outcome]], None] | None = None,
+        more: Callable[[float], Group | None] | None = None,
     ) -> list[Outcome]:
         """One group commit, for a service that answers for every packet: what became of each, in order. All are
         durable when this returns. ``durable`` is called with it as soon as they are: before sealing, which takes
         0.2 s, and before anyone can look (whoever looks waits until they are visible).
 
+        ``more(seconds)`` gives the next group, or None after so long: while a segment is being written, further groups
+        become durable, and are applied after it, in order.
         Raises StorageFull and StorageError as ``write`` does; then ``durable`` wasn't called and none was kept."""
-        outcomes: list[Outcome] = []
         with self._lock:
             self._check_writable()
+            self._engine.make_room()
+            accepted, keys, outcomes = self._admit_all(observations)
             self._queue.on_durable = durable and (lambda: durable(outcomes))
+            self._queue.more = more
             try:
-                self._write_group(observations, True, single=False, outcomes=outcomes)
+                self._queue.add(accepted, keys)
+                self._queue.commit_if_due(True)
                 if self._queue.on_durable is not None:
                     self._queue.on_durable()  # all of them were duplicates or refused: nothing had to be synced
             finally:
-                self._queue.on_durable = None
+                self._queue.on_durable = self._queue.more = None
         return outcomes
 
-    def _write_group(
-        self, chunk: Sequence[Observation], durable: bool, *, single: bool, outcomes: list[Outcome] | None = None
-    ) -> WriteReceipt:
+    def _write_group(self, chunk: Sequence[Observation], durable: bool, *, single: bool) -> WriteReceipt:
         self._engine.make_room()
+        accepted, keys, outcomes = self._admit_all(chunk, single=single)
+        self._queue.add(accepted, keys)
+        self._queue.commit_if_due(durable)
+        refused: dict[str, int] = {}
+        for outcome in outcomes:
+            if isinstance(outcome, ObservationError):
+                field = outcome.field.partition("[")[0]
+                refused[field] = refused.get(field, 0) + 1
+        return WriteReceipt(len(accepted), outcomes.count("duplicate"), refused, not self._queue)
+
+    def _admit_all(self, chunk: Sequence[Observation], *, single: bool = False) -> Admitted:
         accepted: list[Pending] = []
         keys: set[tuple[str, str, int]] = set()
-        refused: dict[str, int] = {}
-        duplicates = 0
+        outcomes: list[Outcome] = []
         for observation in chunk:
             try:
                 entry = self._admit(observation)
@@ -186,25 +200,17 @@ class Memory:
                 self._engine.count_drop(observation.stream, error.field or "observation")
                 if single:
                     raise
-                field = error.field.partition("[")[0]
-                refused[field] = refused.get(field, 0) + 1
-                if outcomes is not None:
-                    outcomes.append(error)
+                outcomes.append(error)
                 continue
             key = observation.key
             if key in keys or key in self._queue.keys or self._engine.store.has_seen(*key):
-                duplicates += 1
                 self._engine.count_drop(observation.stream, "duplicate")
-                if outcomes is not None:
-                    outcomes.append("duplicate")
+                outcomes.append("duplicate")
                 continue
             keys.add(key)
-            if outcomes is not None:
-                outcomes.append("written")
             accepted.append(entry)
-        self._queue.add(accepted, keys)
-        self._queue.commit_if_due(durable)
-        return WriteReceipt(len(accepted), duplicates, refused, not self._queue)
+            outcomes.append("written")
+        return accepted, keys, outcomes
 
     def _admit(self, observation: Observation) -> Pending:
         """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""

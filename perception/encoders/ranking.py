@@ -30,6 +30,7 @@ VECTOR_SLOPE, VECTOR_START = 1.18, -0.10
 """Q2C-z by the cosine of the index vector: least squares over the development questions (correlation .28; the vector
 alone finds .26/.52 where class scores find .42/.64)."""
 _MOST_WORDS = 12
+_LEAST_TOLD = np.log(0.02)
 # Function words have no picture; their sentence vectors are near "knot", "switch" and other short names.
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to for from by with and or is are was were be been being do does did has have had there here
@@ -86,8 +87,9 @@ def explain(question: Question, columns: Mapping[str, Ragged], limit: int = 3) -
         shares = question.weights[listed] * sparse.activations(scores.values[entries])
         crop = int(shares.sum(axis=1).argmax())
         best = np.argsort(-shares[crop], kind="stable")[:limit]
-        # A class with less than a tenth of the whole had no say.
-        told = [i for i in best if shares[crop, i] >= 0.1 * shares[crop].sum() and shares[crop, i] > 0]
+        # A class with less than a tenth of the whole had no say; one below 2 % isn't worth a word.
+        least = 0.1 * shares[crop].sum()
+        told = [i for i in best if shares[crop, i] >= max(least, 1e-9) and log_p[crop, i] >= _LEAST_TOLD]
         out.append(", ".join(f"{names[listed[crop, i]]} {np.exp(log_p[crop, i]):.2f}" for i in told))
     return out
 

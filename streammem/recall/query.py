@@ -64,6 +64,8 @@ _FRAME = re.compile(
     r")\s+",
     re.IGNORECASE,
 )
+# "where does it say PEACH": what is left of the frame after "where does".
+_SAYS = re.compile(r"^(?:it|this|that|anything|something)\s+(?:says?|reads?)\s+", re.IGNORECASE)
 _TAIL = re.compile(
     r"\s+(?:(?:in|on|at|during|of)\s+(?:the|this|that)\s+(?:video|film|clip|movie|recording|scene|picture|image|footage|stream)|"
     r"(?:be\s+)?(?:visible|seen|shown|appear(?:s|ing)?|present|on\s+screen|in\s+view|happen(?:s|ing)?))\s*$",
@@ -114,7 +116,7 @@ def content_phrase(text: str) -> str:
     """The question without its frame: "When does the man sit down?" -> "the man sit down"."""
     phrase = text.strip(" ?!.,;:¿¡")
     stripped = _FRAME.sub("", phrase, count=1)
-    stripped = _TAIL.sub("", stripped)
+    stripped = _SAYS.sub("", _TAIL.sub("", stripped))
     # A frame that swallowed everything ("who is there?") was the content after all.
     return stripped if any(t not in _STOP for t in tokens(stripped)) else phrase
 

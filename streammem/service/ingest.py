@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streammem.errors import ObservationError, StorageError, StreammemError
-from streammem.memory import Memory, Outcome
+from streammem.memory import Memory
 from streammem.model import Observation
+from streammem.storage.queue import Group, Outcome
 
 log = logging.getLogger("streammem.service")
 
@@ -67,13 +68,13 @@ class Lanes:
             self.count += 1
             self._condition.notify()
 
-    def take(self, most: int, most_bytes: int) -> list[Arrival] | None:
-        """Up to so many, one stream after the other; waits for the first. None: stopped, and nothing is left."""
+    def take(self, most: int, most_bytes: int, timeout_s: float | None = None) -> list[Arrival] | None:
+        """Up to so many, one stream after the other; waits for the first. None: nothing came in time, or stopped and
+        nothing is left."""
         with self._condition:
             while not self._turns:
-                if self._stopped:
+                if self._stopped or not self._condition.wait(timeout_s):
                     return None
-                self._condition.wait()
             taken: list[Arrival] = []
             size = 0
             while self._turns and len(taken) < most and size < most_bytes:
@@ -142,7 +143,7 @@ class Writer:
             self._report([Written(arrival, outcome) for arrival, outcome in zip(taken, outcomes, strict=True)])
 
         try:
-            self._memory.write_each([arrival.observation for arrival in taken], durable)
+            self._memory.write_each([arrival.observation for arrival in taken], durable, self._more)
         except StorageError as error:
             log.error("writing failed: %s", error)
             if not told:
@@ -152,6 +153,20 @@ class Writer:
             log.exception("writing %d packets failed", len(taken))
             if not told:
                 self._one_by_one(taken, error)
+
+    def _more(self, seconds: float) -> Group | None:
+        """The next group, while the memory writes a segment of the last one."""
+        taken = self._lanes.take(self._group, GROUP_BYTES, seconds)
+        if not taken:
+            return None
+
+        def durable(outcomes: list[Outcome]) -> None:
+            self._report([Written(arrival, outcome) for arrival, outcome in zip(taken, outcomes, strict=True)])
+
+        def failed(error: StorageError) -> None:
+            self._report([Written(arrival, error, later=True) for arrival in taken])
+
+        return Group([arrival.observation for arrival in taken], durable, failed)
 
     def _one_by_one(self, taken: list[Arrival], error: Exception) -> None:
         """Find the packet that can't be written; the others are."""

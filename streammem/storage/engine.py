@@ -64,6 +64,8 @@ class Engine:
         self.caps = caps_of(config)
         self.capped = config.budget.disk_bytes > 0
         self.notes: list[str] = []
+        self.backlog: list[Pending] = []
+        self.rounds = 0
         self._open_space = spaces or open_space
         self._spaces: dict[str, EmbeddingSpace | None] = {}
         self._make_banks = banks
@@ -197,6 +199,13 @@ class Engine:
             durable()
         for entry in pending:
             self.apply(entry)
+        # What became durable while these sealed. The journal is shortened only when nothing waits to be applied.
+        self.rounds = 0
+        while self.backlog:
+            self.rounds += 1
+            entries, self.backlog = self.backlog, []
+            for entry in entries:
+                self.apply(entry)
         self.after_change()
 
     def apply(self, entry: Pending) -> None:

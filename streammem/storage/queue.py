@@ -1,23 +1,60 @@
-"""Entries that are appended to the journal and wait for their group's sync."""
+"""Entries that are appended to the journal and wait for their group's sync; and what goes on while a segment is written.
+
+Writing a segment of 32 MB takes 0.2 s, mostly in the kernel. Its content is decided, and nobody else needs the writing
+thread's hands, so that further groups are made durable meanwhile and applied afterwards, in their order: the journal,
+and with it the memory, is the same as without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 from streammem.clock import Clock
 from streammem.config import MemoryConfig
+from streammem.errors import ObservationError, StorageError
+from streammem.model import Observation
 from streammem.storage.engine import Engine, Pending
 
 Key = tuple[str, str, int]
+Outcome = Literal["written", "duplicate"] | ObservationError
+"""What became of one observation."""
+Admitted = tuple[list[Pending], set[Key], list[Outcome]]
+Result = TypeVar("Result")
 
 GROUP_BYTES = 16 << 20
 """A queue this large is synced whatever its count: 64 observations with depth pictures would be 80 MB of RAM."""
+
+BACKLOG_BYTES = 32 << 20
+"""What may be durable and not yet applied: it is in RAM twice, as a packet and as its journal entry."""
+ROUNDS = 8
+"""How often a backlog may grow while the last one is applied: then the budget and the journal get their turn."""
+PAUSE_S = 0.005
+
+
+class Group(NamedTuple):
+    """Observations that may be written now; ``durable`` or ``failed`` is called for them, from the writing thread."""
+
+    observations: Sequence[Observation]
+    durable: Callable[[list[Outcome]], None]
+    failed: Callable[[StorageError], None]
 
 
 class CommitQueue:
     """Not thread-safe: the memory serialises. ``on_durable`` is called once, when the next group is synced."""
 
-    def __init__(self, engine: Engine, config: MemoryConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: MemoryConfig,
+        clock: Clock,
+        admit: Callable[[Sequence[Observation]], Admitted],
+    ) -> None:
+        self._admit = admit
+        self.more: Callable[[float], Group | None] | None = None
+        """Gives the next group, or None after so many seconds; set while one is being written."""
+        engine.store.meanwhile = self._meanwhile
         self._engine, self._config, self._clock = engine, config, clock
         self._pending: list[Pending] = []
         self._since = 0
@@ -49,6 +86,54 @@ class CommitQueue:
     def commit(self) -> None:
         """Sync the queue, then make it visible in order. After a failed sync the queue is gone, as is its journal."""
         pending, self._pending = self._pending, []
-        self.keys.clear()
         told, self.on_durable = self.on_durable, None
-        self._engine.commit(pending, told)
+        try:
+            self._engine.commit(pending, told)
+        finally:
+            self.keys.clear()
+
+    def _meanwhile(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in another thread, and make durable what arrives until it is done."""
+        more, self.more = self.more, None
+        if more is None or self._engine.rounds >= ROUNDS:
+            self.more = more
+            return work()
+        results: list[Result] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except BaseException as error:  # noqa: BLE001  (raised again below, in the thread that waits)
+                errors.append(error)
+
+        thread = threading.Thread(target=run, name="streammem-seal")
+        thread.start()
+        try:
+            while thread.is_alive():
+                waiting = sum(len(entry.payload) for entry in self._engine.backlog)
+                group = more(PAUSE_S) if waiting < BACKLOG_BYTES else None
+                if group is not None:
+                    self._make_durable(group)
+                elif waiting >= BACKLOG_BYTES:
+                    thread.join(PAUSE_S)
+        finally:
+            thread.join()
+            self.more = more
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _make_durable(self, group: Group) -> None:
+        journal = self._engine.journal
+        try:
+            accepted, keys, outcomes = self._admit(group.observations)
+            if accepted:
+                first = journal.append([(entry.kind, entry.payload) for entry in accepted])
+                journal.sync()
+                self.keys.update(keys)
+                self._engine.backlog += [entry._replace(lsn=first + at) for at, entry in enumerate(accepted)]
+        except StorageError as error:
+            group.failed(error)
+            return
+        group.durable(outcomes)

@@ -7,6 +7,7 @@ one catalogue transaction (``swap``), after which the old directories are garbag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,8 @@ class Store:
         self.catalog = catalog
         self.words = WordIndex(catalog.database, write=write)
         self.find_space = spaces
+        self.meanwhile: Callable[[Callable[[], Segment]], Segment] = lambda work: work()
+        """Runs what takes long and touches new files only; its owner may do something else until it is done."""
         self._write = write
         self.parts: dict[tuple[str, str], OpenPart] = {}
         self.damage: list[DamageReport] = []
@@ -194,14 +197,9 @@ class Store:
         fresh: list[tuple[Segment, list[Record]]] = []
         for part in parts:
             rows = part.sorted_rows()
-            segment = self.write(
-                rows,
-                bank=part.bank,
-                stream=stream,
-                lsn_first=part.lsn_first,
-                lsn=lsn,
-                statistics=statistics_of(rows, part.space, self.find_space),
-            )
+            statistics = statistics_of(rows, part.space, self.find_space)
+            write = partial(self.write, bank=part.bank, stream=stream, lsn_first=part.lsn_first, lsn=lsn)
+            segment = self.meanwhile(partial(write, rows, statistics=statistics))
             fresh.append((segment, [row.record for row in rows]))
         sealed = sum(len(part) for part in parts)
 

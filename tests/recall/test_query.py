@@ -21,6 +21,7 @@ from streammem.recall.query import clean, content_phrase, fold, parse_query
         ("When is a bicycle visible", "a bicycle"),
         ("show me the moment when the man falls", "the man falls"),
         ("how many times does the robot pick up a banana", "the robot pick up a banana"),
+        ("Where does it say PEACH?", "PEACH"),
         ("isolated islands", "isolated islands"),
         ("whenever", "whenever"),
         ("who is there?", "who is there"),
