@@ -13,7 +13,7 @@ import msgspec
 
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
-from streammem.recall.calibrate import Verdict, best_rejected, verdicts
+from streammem.recall.calibrate import Verdict, best_rejected, calibration_of, verdicts
 from streammem.recall.query import Query, clean
 from streammem.recall.search import Found, Hit, find
 from streammem.recall.timeline import Between, View
@@ -47,7 +47,7 @@ def ask(
     begun = time.perf_counter()
     found = find(view, question, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
     calibration = _calibration(view, found)
-    judged = [(hit, verdicts(found.query, hit, calibration)) for hit in found.hits]
+    judged = [(hit, verdicts(hit, calibration)) for hit in found.hits]
     supported = [(hit, passing) for hit, all_ in judged if (passing := [v for v in all_ if v.passes])]
     # No answer without frames that exist.
     supported = [(hit, passing) for hit, passing in supported if hit.evidence.frames]
@@ -61,7 +61,7 @@ def ask(
     else:
         evidence = ()
         resembles = any(v.supports for _, vs in judged for v in vs)
-        status = "unsure" if resembles or _blind_to(found) else "not_seen"
+        status = "unsure" if resembles or _blind_to(found) or found.notes else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
         text = _open_text(status, found, closest, view)
     return Answer(
@@ -77,16 +77,11 @@ def ask(
     )
 
 
-def _calibration(view: View, found: Found) -> Calibration | None:
-    for space_id in found.spaces:
-        space = view.space(space_id)
-        if space is not None and (calibration := space.calibration()) is not None:
-            return calibration
-    return WORDS_ONLY
-
-
-# Words that stand in the scene to the letter need no picture model: this holds where no space is open at all.
-WORDS_ONLY = Calibration(space="", version="", source="whole words read or heard, no measurement", signals=())
+def _calibration(view: View, found: Found) -> Calibration:
+    """Of the first space that has one of its own."""
+    spaces = [view.space(space_id) for space_id in found.spaces]
+    own = next((space for space in spaces if space is not None and space.calibration() is not None), None)
+    return calibration_of(own)
 
 
 def _blind_to(found: Found) -> bool:
@@ -121,6 +116,8 @@ def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: Vie
         return f"Nothing is remembered there: “{phrase}” can't be looked for."
     if status == "not_seen":
         return f"“{phrase}” was not seen: none of {found.rows} looks supports it."
+    if found.notes:
+        return f"Not sure about “{phrase}”: {found.notes[0]}."
     people = " People can't be told apart from other things here." if _blind_to(found) else ""
     return f"Not sure about “{phrase}”.{people} The closest moment is {_span(closest[0], view)}."
 
@@ -138,13 +135,10 @@ def _span(evidence: Evidence, view: View) -> str:
     return format_range(evidence.t_start_ns, evidence.t_end_ns, clock)
 
 
-def _trace(
-    found: Found, judged: Sequence[tuple[Hit, Sequence[Verdict]]], calibration: Calibration | None
-) -> tuple[str, ...]:
+def _trace(found: Found, judged: Sequence[tuple[Hit, Sequence[Verdict]]], calibration: Calibration) -> tuple[str, ...]:
     lines = [f"looked for “{found.query.phrase}” in {found.rows} rows, spaces {', '.join(found.spaces) or 'none'}"]
     lines += list(found.notes)
-    if calibration is not None and calibration.source:
-        lines.append(f"calibration: {calibration.source}")
+    lines.append(f"calibration: {calibration.source}")
     for rank, (_, vs) in enumerate(judged, 1):
         for v in vs:
             decides = f", decides from {v.entry.threshold:.3f}" if v.entry.threshold is not None else ""

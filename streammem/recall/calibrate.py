@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
-from streammem.recall.query import Query
 from streammem.recall.search import Found, Hit
-from streammem.spaces import Calibration, SignalCalibration
+from streammem.spaces import Calibration, EmbeddingSpace, SignalCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +45,41 @@ class Verdict:
         return float(np.interp(self.score, self.entry.scores, self.entry.precision))
 
 
-def features(query: Query, hit: Hit) -> dict[str, float]:
-    """What the calibrated signals are computed from, for the best moment. The same function is used to calibrate and
-    to answer, so that the two can't drift apart.
+def features(hit: Hit) -> dict[str, float]:
+    """The highest score of each signal inside a moment: what its thresholds are compared with.
 
-    ``text``/``speech``: share of the asked words that stand there. ``evidence``: what the space can say. ``margin``:
-    how far the vision score is above the stream's own background, in its deviations."""
-    scores = hit.signals.scores
+    ``text``/``speech``: share of the asked words that stand there. ``evidence``, ``vision``: the space's own."""
     rows = slice(hit.moment.lo, hit.moment.hi + 1)
-    out: dict[str, float] = {}
-    for name, column in scores.items():
-        inside = column[rows]
-        if np.isfinite(inside).any():
-            out[name] = float(np.nanmax(inside))
-    vision = scores.get("vision")
-    if vision is not None and "vision" in out:
-        known = vision[np.isfinite(vision)]
-        middle = float(np.median(known))
-        spread = 1.4826 * float(np.median(np.abs(known - middle)))
-        out["margin"] = (out["vision"] - middle) / max(spread, 1e-3)
-    return out
+    inside = {name: column[rows] for name, column in hit.signals.scores.items()}
+    return {name: float(np.nanmax(values)) for name, values in inside.items() if np.isfinite(values).any()}
 
 
-def verdicts(query: Query, hit: Hit, calibration: Calibration | None) -> list[Verdict]:
-    """One verdict a calibrated signal, the most trusted first. Without a calibration nothing can be trusted."""
-    if calibration is None:
-        return []
-    values = features(query, hit)
+WORDS = Calibration(
+    space="",
+    version="",
+    source="words of the development questions against words read or heard in other recordings; tools/calibrate.py",
+    signals=(SignalCalibration("text", 0.6, 0.03, 593), SignalCalibration("speech", 0.6, 0.03, 1150)),
+)
+"""Words that stand in the scene need no picture model: this holds whatever the space, and where there is none."""
+
+
+def calibration_of(space: EmbeddingSpace | None) -> Calibration:
+    """A space's own calibration, with that of words where it has none."""
+    own = space.calibration() if space is not None else None
+    if own is None:
+        return WORDS
+    known = {entry.signal for entry in own.signals}
+    return msgspec.structs.replace(own, signals=own.signals + tuple(e for e in WORDS.signals if e.signal not in known))
+
+
+def verdicts(hit: Hit, calibration: Calibration) -> list[Verdict]:
+    """One verdict a calibrated signal, the most trusted first."""
+    values = features(hit)
     out = [Verdict(entry, values[entry.signal]) for entry in calibration.signals if entry.signal in values]
     return sorted(out, key=lambda v: (not v.passes, -(v.precision or 0.0), v.signal))
 
 
-def best_rejected(found: Found, calibration: Calibration | None) -> float | None:
+def best_rejected(found: Found, calibration: Calibration) -> float | None:
     """The highest score of a signal that could have decided and didn't, over all hits."""
-    every = [v for hit in found.hits for v in verdicts(found.query, hit, calibration) if not v.passes]
+    every = [v for hit in found.hits for v in verdicts(hit, calibration) if not v.passes]
     return max((v.score for v in every if v.entry.threshold is not None), default=None)

@@ -8,6 +8,7 @@ import pytest
 from word_space import S, WordSpace, said, scene
 
 import streammem.memory
+from streammem.errors import ModelUnavailable
 from streammem.memory import Memory
 from streammem.model import StreamInfo
 
@@ -94,3 +95,16 @@ def test_a_question_about_an_empty_memory(tmp_path: Path) -> None:
         assert answer.status == "not_seen"
         assert answer.text == "Nothing is remembered there: “a dog” can't be looked for."
         assert answer.closest == ()
+
+
+def test_words_can_decide_where_no_space_is_known(tmp_path: Path) -> None:
+    def none(name: str) -> WordSpace:
+        raise ModelUnavailable("its weights are elsewhere")
+
+    with streammem.memory.open(tmp_path, spaces=none) as memory:
+        memory.write(scene(["dog"] * 3, texts={1: "PLATFORM 9"}))
+        assert memory.ask('the sign "platform 9"').status == "found"
+        answer = memory.ask("a dog")
+        # What wasn't looked at can't be denied.
+        assert answer.status == "unsure"
+        assert "can't be opened here" in answer.text
