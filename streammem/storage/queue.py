@@ -1,4 +1,4 @@
-"""Entries that are appended to the journal and wait for their group's sync; and what goes on while a segment is written.
+"""Entries that are appended to the journal and wait for their sync; and what goes on while a segment is written.
 
 Writing a segment of 32 MB takes 0.2 s, mostly in the kernel. Its content is decided, and nobody else needs the writing
 thread's hands, so that further groups are made durable meanwhile and applied afterwards, in their order: the journal,
@@ -115,8 +115,8 @@ class CommitQueue:
                 group = more(PAUSE_S) if waiting < BACKLOG_BYTES else None
                 if group is not None:
                     self._make_durable(group)
-                elif waiting >= BACKLOG_BYTES:
-                    thread.join(PAUSE_S)
+                else:
+                    thread.join(0.001 if waiting < BACKLOG_BYTES else PAUSE_S)
         finally:
             thread.join()
             self.more = more
