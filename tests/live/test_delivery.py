@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import pytest
 import zmq
 from conftest import Running
@@ -24,13 +25,14 @@ from live_samples import FAST, fake_space, moment, until
 import streammem.memory
 from perception.publisher import KeepNewest, Lossless, Publisher
 from streammem import protocol as p
-from streammem.client import Client, connect
+from streammem.client import connect
 from streammem.errors import (
     DeadlineExceeded,
     MemoryLocked,
     ProtocolError,
     ServiceUnreachable,
 )
+from streammem.link import Link
 from streammem.service import Service
 from streammem.storage.files import Files
 from streammem.wire import encode_observation
@@ -359,21 +361,14 @@ def test_an_older_service_is_refused_by_name(tmp_path: Path) -> None:
         def answer() -> None:
             if router.poll(5000):
                 identity, *_ = router.recv_multipart()
-                import msgspec
-
                 reply = {"kind": "welcome", "version": [2, 0], "id": 0}
                 router.send_multipart([identity, msgspec.msgpack.encode(reply)])
 
         thread = threading.Thread(target=answer)
         thread.start()
+        link = Link(f"tcp://127.0.0.1:{port}", timing=FAST)
+        link.start()
         with pytest.raises(ProtocolError, match=r"protocol 2\.0, this release speaks 1\.0"):
-            Client(started(f"tcp://127.0.0.1:{port}"), timeout_s=5).link.wait_welcome(5)
+            link.wait_welcome(5)
+        link.close()
         thread.join()
-
-
-def started(address: str) -> object:
-    from streammem.link import Link
-
-    link = Link(address, timing=FAST)
-    link.start()
-    return link
