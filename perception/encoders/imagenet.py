@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ class ImageNetSpace:
     def __init__(self, *, cache: Path | None = None) -> None:
         self._net = Lite0(cache=cache)
         self._text = MiniLM(cache=cache)
+        # Reading a question costs 10 to 30 ms, and one search needs it for every moment that it explains.
+        self._question = lru_cache(maxsize=32)(lambda query: ranking.read_query(query, self._text))
 
     @property
     def id(self) -> str:
@@ -114,18 +117,18 @@ class ImageNetSpace:
     # relevance
 
     def score(self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> np.ndarray:
-        return ranking.vision(ranking.read_query(query, self._text), columns, statistics)
+        return ranking.vision(self._question(query), columns, statistics)
 
     def signals(
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
     ) -> dict[str, np.ndarray]:
         """Each signal by name, (n,) float32 a row: ``vision`` is what :meth:`score` gives, ``conse`` the plain
         ConSE similarity, ``evidence`` the calibrated sign that it is really there (-inf where it can't know)."""
-        return ranking.signals(ranking.read_query(query, self._text), columns, statistics)
+        return ranking.signals(self._question(query), columns, statistics)
 
     def explain(self, query: str, columns: Mapping[str, Ragged]) -> list[str]:
         """The classes that made each row relevant, with their probabilities: "mountain bike 0.47, disc brake 0.52"."""
-        return ranking.explain(ranking.read_query(query, self._text), columns)
+        return ranking.explain(self._question(query), columns)
 
     def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:
         if "classes" not in columns or "scores" not in columns:
