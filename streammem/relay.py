@@ -48,8 +48,13 @@ class Upstream(Client):
         """Where the memory is, for people."""
         return redact(self.address)
 
-    def write_each(self, observations: list[Observation], durable: Callable[[list[Outcome]], None]) -> None:
-        """As ``Memory.write_each``. Raises StorageError where the far service doesn't answer in time, or refuses the
+    def write_each(
+        self,
+        observations: list[Observation],
+        durable: Callable[[list[Outcome]], None],
+        more: Callable[[float], object] | None = None,
+    ) -> None:
+        """As ``Memory.write_each``; ``more`` isn't asked, because nothing is sealed here. Raises StorageError where the far service doesn't answer in time, or refuses the
         relay's key: then nothing of the group is acknowledged."""
         packets = []
         for observation in observations:
