@@ -54,8 +54,10 @@ class Upstream(Client):
         durable: Callable[[list[Outcome]], None],
         more: Callable[[float], object] | None = None,
     ) -> None:
-        """As ``Memory.write_each``; ``more`` isn't asked, because nothing is sealed here. Raises StorageError where the far service doesn't answer in time, or refuses the
-        relay's key: then nothing of the group is acknowledged."""
+        """As ``Memory.write_each``; ``more`` isn't asked, because nothing is sealed here.
+
+        Raises StorageError where the far service doesn't answer in time, or refuses the relay's key: then nothing of the
+        group is acknowledged."""
         packets = []
         for observation in observations:
             packet = self._pending.get(observation.key)
