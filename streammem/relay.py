@@ -56,8 +56,8 @@ class Upstream(Client):
     ) -> None:
         """As ``Memory.write_each``; ``more`` isn't asked, because nothing is sealed here.
 
-        Raises StorageError where the far service doesn't answer in time, or refuses the relay's key: then nothing of the
-        group is acknowledged."""
+        Raises StorageError where the far service doesn't answer in time, or refuses the relay's key: then nothing of
+        the group is acknowledged."""
         packets = []
         for observation in observations:
             packet = self._pending.get(observation.key)
