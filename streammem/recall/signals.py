@@ -17,9 +17,6 @@ from streammem.recall.timeline import Between, Timeline, View
 from streammem.recall.words import WordMatch, match_query
 from streammem.spaces import EmbeddingSpace, Ragged
 
-SIGNALS = ("vision", "evidence", "text", "speech", "face", "colour")
-"""``vision`` ranks; ``evidence``, ``text`` and ``speech`` can say no (``calibrate.py``)."""
-
 # Above this many rows with words the full-text index chooses which are read; below, reading them all is quicker.
 SCAN_WORDS = 5_000
 

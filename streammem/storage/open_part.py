@@ -23,7 +23,7 @@ from streammem.storage.segment_writer import (
     columns_of,
     flags_of,
 )
-from streammem.storage.segments import clamp64
+from streammem.storage.segments import clamp64, slice_between
 from streammem.storage.vectors import scan
 from streammem.storage.words import WordHit, word_share
 
@@ -169,13 +169,7 @@ class RamBlock:
         return (self._marks[1] & HAS_WORDS) != 0
 
     def rows_between(self, t_start_ns: int | None, t_end_ns: int | None) -> tuple[int, int]:
-        starts = self.t_start_ns
-        lo, hi = 0, len(starts)
-        if t_start_ns is not None:
-            lo = int(np.searchsorted(starts, clamp64(t_start_ns - self._longest_ns), "left"))
-        if t_end_ns is not None:
-            hi = int(np.searchsorted(starts, clamp64(t_end_ns), "right"))
-        return lo, max(lo, hi)
+        return slice_between(self.t_start_ns, self._longest_ns, t_start_ns, t_end_ns)
 
     def search(self, query: np.ndarray, k: int, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
         if self._vectors is None or lo >= hi:

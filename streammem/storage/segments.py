@@ -58,6 +58,16 @@ def clamp64(value: int) -> np.int64:
     return np.int64(min(max(value, -(2**63)), 2**63 - 1))
 
 
+def slice_between(starts: np.ndarray, longest_ns: int, t_start_ns: int | None, t_end_ns: int | None) -> tuple[int, int]:
+    """The slice [lo, hi) of rows, sorted by start and at most ``longest_ns`` long, that can overlap the interval."""
+    lo, hi = 0, len(starts)
+    if t_start_ns is not None:
+        lo = int(np.searchsorted(starts, clamp64(t_start_ns - longest_ns), "left"))
+    if t_end_ns is not None:
+        hi = int(np.searchsorted(starts, clamp64(t_end_ns), "right"))
+    return lo, max(lo, hi)
+
+
 class Segment:
     """One sealed segment. Implements ``Block``; every array is a read-only view of the mapped file."""
 
@@ -222,13 +232,7 @@ class Segment:
         return (self._marks[1] & HAS_WORDS) != 0
 
     def rows_between(self, t_start_ns: int | None, t_end_ns: int | None) -> tuple[int, int]:
-        starts = self.t_start_ns
-        lo, hi = 0, len(starts)
-        if t_start_ns is not None:
-            lo = int(np.searchsorted(starts, clamp64(t_start_ns - self.manifest.longest_ns), "left"))
-        if t_end_ns is not None:
-            hi = int(np.searchsorted(starts, clamp64(t_end_ns), "right"))
-        return lo, max(lo, hi)
+        return slice_between(self.t_start_ns, self.manifest.longest_ns, t_start_ns, t_end_ns)
 
     def search(self, query: np.ndarray, k: int, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
         if self._vectors is None or lo >= hi:
