@@ -59,6 +59,13 @@ class AskArguments(_Arguments):
     streams: tuple[str, ...] | None = None
 
 
+class QueryArguments(_Arguments):
+    bank: str
+    question: str
+    streams: tuple[str, ...] | None = None
+    arguments: dict[str, Any] = {}
+
+
 class IntervalArguments(_Arguments):
     stream: str
     between: Between = (None, None)
@@ -147,6 +154,7 @@ class Call(NamedTuple):
 CALLS: dict[str, Call] = {
     "search": Call(SearchArguments, list[Evidence], "search"),
     "ask": Call(AskArguments, Answer, "ask"),
+    "query": Call(QueryArguments, Any, "search"),
     "status": Call(Nothing, MemoryStatus, "status"),
     "health": Call(Nothing, HealthSnapshot, "status"),
     "streams": Call(Nothing, list[StreamInfo], "streams"),

@@ -201,6 +201,19 @@ class Client:
         names = None if streams is None else tuple(streams)
         return self._call("ask", c.AskArguments(question=question, k=k, between=between, streams=names), timeout_s)
 
+    def query(
+        self,
+        bank: str,
+        question: str,
+        *,
+        streams: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        **arguments: Any,
+    ) -> Any:
+        names = None if streams is None else tuple(streams)
+        asked = c.QueryArguments(bank=bank, question=question, streams=names, arguments=arguments)
+        return self._call("query", asked, timeout_s)
+
     def record(self, record_id: int) -> Record | None:
         """Without its thumbnail, as in process."""
         header, buffers = self._frames("record", c.RecordArguments(record_id=record_id))

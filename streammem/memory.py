@@ -11,6 +11,7 @@ The writing path is here; ``storage/engine.py`` holds recovery and what replaces
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,30 +21,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from streammem.banks.base import Bank
+from streammem.banks.base import Asked, Bank, Between
 from streammem.banks.short_term import ShortTermBank
-from streammem.checks import check_name, refuse, validate_observation
+from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
 from streammem.config import Config, RecallConfig
-from streammem.errors import CorruptData, MemoryClosed, ObservationError, StorageError, StorageFull
+from streammem.errors import CorruptData, MemoryClosed, ObservationError, QueryError, StorageError, StorageFull
 from streammem.model import Answer, Evidence, FrameRef, Observation, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import Files
-from streammem.storage.queue import Admitted, CommitQueue, Group, Outcome
+from streammem.storage.queue import CommitQueue, Group, Outcome
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
 from streammem.storage.telling import contents_of, search_text_of
 from streammem.storage.words import WordHit
-from streammem.wire import encode_observation, hash_blob, observation_from_blob, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Between = tuple[int | None, int | None]
-"""A closed interval of capture time in ns; None leaves an end open."""
 
 
 def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
@@ -120,7 +117,7 @@ class Memory:
             spaces=spaces or _configured_spaces(config),
             banks=_banks,
         )
-        self._queue = CommitQueue(self._engine, config.memory, clock, self._admit_all)
+        self._queue = CommitQueue(self._engine, config.memory, clock)
 
     # -- writing
 
@@ -165,7 +162,7 @@ class Memory:
         with self._lock:
             self._check_writable()
             self._engine.make_room()
-            accepted, keys, outcomes = self._admit_all(observations)
+            accepted, keys, outcomes = self._queue.admit(observations)
             self._queue.on_durable = durable and (lambda: durable(outcomes))
             self._queue.more = more
             try:
@@ -179,7 +176,7 @@ class Memory:
 
     def _write_group(self, chunk: Sequence[Observation], durable: bool, *, single: bool) -> WriteReceipt:
         self._engine.make_room()
-        accepted, keys, outcomes = self._admit_all(chunk, single=single)
+        accepted, keys, outcomes = self._queue.admit(chunk, single=single)
         self._queue.add(accepted, keys)
         self._queue.commit_if_due(durable)
         refused: dict[str, int] = {}
@@ -188,41 +185,6 @@ class Memory:
                 field = outcome.field.partition("[")[0]
                 refused[field] = refused.get(field, 0) + 1
         return WriteReceipt(len(accepted), outcomes.count("duplicate"), refused, not self._queue)
-
-    def _admit_all(self, chunk: Sequence[Observation], *, single: bool = False) -> Admitted:
-        accepted: list[Pending] = []
-        keys: set[tuple[str, str, int]] = set()
-        outcomes: list[Outcome] = []
-        for observation in chunk:
-            try:
-                entry = self._admit(observation)
-            except ObservationError as error:
-                self._engine.count_drop(observation.stream, error.field or "observation")
-                if single:
-                    raise
-                outcomes.append(error)
-                continue
-            key = observation.key
-            if key in keys or key in self._queue.keys or self._engine.store.has_seen(*key):
-                self._engine.count_drop(observation.stream, "duplicate")
-                outcomes.append("duplicate")
-                continue
-            keys.add(key)
-            accepted.append(entry)
-            outcomes.append("written")
-        return accepted, keys, outcomes
-
-    def _admit(self, observation: Observation) -> Pending:
-        """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""
-        validate_observation(observation)
-        blob = pack(encode_observation(observation, ingest=False))
-        if len(blob) > self._engine.caps.seal and self._engine.capped:
-            raise refuse("bytes", f"are {len(blob)}, a sixteenth of the budget is {self._engine.caps.seal}")
-        kept = observation_from_blob(blob)
-        self._engine.shapes.check(kept)
-        digest = int.from_bytes(hash_blob(blob)[:8], "little")
-        stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
-        return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
 
     def flush(self) -> None:
         """Sync and show everything that is queued, counters of drops included."""
@@ -345,6 +307,35 @@ class Memory:
         from streammem.recall.answer import ask
 
         return ask(self, question, **options)
+
+    def bank(self, name: str) -> Bank:
+        """A bank of this process. Raises QueryError for a name that no bank has, or a bank that is switched off."""
+        found = self._engine.banks.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._engine.banks))
+            raise QueryError(f"this memory has no bank {name!r}", hint=f"it has: {known}")
+        return found
+
+    def query(self, bank: str, question: str, *, streams: Sequence[str] | None = None, **arguments: Any) -> Any:
+        """Ask a bank one of its own questions, read-only: ``query("entities", "last_seen", entity="mug")``.
+
+        The result is plain (dicts, lists, numbers, text), the same in process and from a service; ``streammem.banks``
+        says what each question returns. Raises QueryError for an unknown bank, question or argument."""
+        with self._lock:
+            self._check_open()
+            found = self.bank(bank)
+            known = found.questions() if isinstance(found, Asked) else {}
+            if question not in known:
+                asked = ", ".join(sorted(known)) or "none"
+                raise QueryError(f"the bank {bank!r} has no question {question!r}", hint=f"its questions: {asked}")
+            function = known[question]
+            try:
+                inspect.signature(function).bind(self, streams=streams, **arguments)
+            except TypeError as error:
+                raise QueryError(
+                    f"{bank}.{question}: {error}", hint=f"its arguments: {inspect.signature(function)}"
+                ) from None
+            return msgspec.to_builtins(function(self, streams=streams, **arguments))
 
     def recent(self, stream: str) -> list[Record]:
         """The short-term memory of a stream, oldest first, thumbnails included."""

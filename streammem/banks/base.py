@@ -9,10 +9,15 @@ feeds the journal's tail again. So a bank never writes a file, and a kill at any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from streammem.model import Record
+from streammem.model import Record, StreamInfo
+from streammem.spaces import EmbeddingSpace
+from streammem.storage.blocks import Block
+
+Between = tuple[int | None, int | None]
+"""A closed interval of capture time in ns; None leaves an end open."""
 
 Recall = Callable[[int], Record | None]
 """Look up a record by its id, thumbnail included; None where it is no longer there."""
@@ -46,3 +51,35 @@ class Bank(Protocol):
     def digest(self, stream: str) -> bytes:
         """What this bank's state contributes to the memory's digest; empty if its records say it all."""
         ...
+
+
+class Reader(Protocol):
+    """What a question may look at besides the bank's own state; ``Memory`` is one. Nothing here changes anything."""
+
+    def blocks(
+        self, bank: str = "moments", streams: Sequence[str] | None = None, between: Between | None = None
+    ) -> list[Block]: ...
+
+    def record(self, record_id: int) -> Record | None: ...
+
+    def thumbnail(self, record_id: int) -> bytes | None: ...
+
+    def streams(self) -> list[StreamInfo]: ...
+
+    def space(self, space_id: str) -> EmbeddingSpace | None: ...
+
+
+Question = Callable[..., Any]
+"""``question(reader, *, streams, **arguments)``: a read-only question to a bank.
+
+``streams`` is a sequence of stream names or None for all: whoever may see some streams only gets answers from those.
+The other arguments are keywords of plain types (numbers, text, lists, dicts), the result is a msgspec struct or plain
+types, so that it crosses a wire. Its docstring says what is asked, its annotations are its schema. It is called with
+the memory locked, so it should answer in milliseconds. Raises QueryError."""
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A bank with questions of its own."""
+
+    def questions(self) -> Mapping[str, Question]: ...

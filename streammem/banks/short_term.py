@@ -7,11 +7,11 @@ the journal or in segments too, so its saved state is a list of record ids.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from streammem.banks.base import Recall
+from streammem.banks.base import Question, Reader, Recall
 from streammem.errors import CorruptData
 from streammem.model import Record
 from streammem.storage.open_part import ROW_OVERHEAD
@@ -22,6 +22,16 @@ def record_bytes(record: Record) -> int:
     arrays = sum(array.nbytes for array in record.arrays.values())
     vector = 0 if record.vector is None else record.vector.nbytes
     return arrays + vector + len(record.thumbnail or b"") + ROW_OVERHEAD
+
+
+class Held(msgspec.Struct, frozen=True):
+    """The ring of one stream. Times in ns of capture time, both ends included."""
+
+    stream: str
+    moments: int
+    bytes: int
+    t_start_ns: int
+    t_end_ns: int
 
 
 class ShortTermBank:
@@ -59,6 +69,23 @@ class ShortTermBank:
     def recent(self, stream: str) -> list[Record]:
         """What is in the ring, oldest first, thumbnails included."""
         return list(self._rings.get(stream, ()))
+
+    def questions(self) -> Mapping[str, Question]:
+        return {"held": self._held}
+
+    def _held(self, reader: Reader, *, streams: Sequence[str] | None) -> list[Held]:
+        """What is held of each stream: moments, bytes, and the interval of capture time."""
+        rings = [(name, ring) for name, ring in sorted(self._rings.items()) if streams is None or name in streams]
+        return [
+            Held(
+                stream=name,
+                moments=len(ring),
+                bytes=self._sizes[name],
+                t_start_ns=min(record.t_start_ns for record in ring),
+                t_end_ns=max(record.t_end_ns for record in ring),
+            )
+            for name, ring in rings
+        ]
 
     def state(self, stream: str) -> bytes:
         return msgspec.msgpack.encode([record.record_id for record in self._rings.get(stream, ())])

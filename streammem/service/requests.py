@@ -170,6 +170,11 @@ class Requests:
     def _ask(self, a: c.AskArguments, grant: Grant) -> Any:
         return self._memory.ask(a.question, k=a.k, between=a.between, streams=self._scope(grant, a.streams))
 
+    def _query(self, a: c.QueryArguments, grant: Grant) -> Any:
+        if "streams" in a.arguments:
+            raise QueryError("streams stands beside the arguments of a question, not among them")
+        return self._memory.query(a.bank, a.question, streams=self._scope(grant, a.streams), **a.arguments)
+
     def _status(self, _: c.Nothing, grant: Grant) -> Status:
         found = self._memory.status()
         if "*" in grant.streams:

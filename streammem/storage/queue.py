@@ -11,11 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
+from streammem.checks import refuse, validate_observation
 from streammem.clock import Clock
 from streammem.config import MemoryConfig
 from streammem.errors import ObservationError, StorageError
 from streammem.model import Observation
-from streammem.storage.engine import Engine, Pending
+from streammem.storage.engine import Engine
+from streammem.storage.entries import Kind, Pending
+from streammem.wire import encode_observation, hash_blob, observation_from_blob, pack
 
 Key = tuple[str, str, int]
 Outcome = Literal["written", "duplicate"] | ObservationError
@@ -44,14 +47,7 @@ class Group(NamedTuple):
 class CommitQueue:
     """Not thread-safe: the memory serialises. ``on_durable`` is called once, when the next group is synced."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: MemoryConfig,
-        clock: Clock,
-        admit: Callable[[Sequence[Observation]], Admitted],
-    ) -> None:
-        self._admit = admit
+    def __init__(self, engine: Engine, config: MemoryConfig, clock: Clock) -> None:
         self.more: Callable[[float], Group | None] | None = None
         """Gives the next group, or None after so many seconds; set while one is being written."""
         engine.store.meanwhile = self._meanwhile
@@ -64,6 +60,43 @@ class CommitQueue:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def admit(self, chunk: Sequence[Observation], *, single: bool = False) -> Admitted:
+        """Check each observation, and make journal entries of those that are good and new. What is refused is counted;
+        with ``single`` it is raised as ObservationError."""
+        accepted: list[Pending] = []
+        keys: set[Key] = set()
+        outcomes: list[Outcome] = []
+        for observation in chunk:
+            try:
+                entry = self._entry(observation)
+            except ObservationError as error:
+                self._engine.count_drop(observation.stream, error.field or "observation")
+                if single:
+                    raise
+                outcomes.append(error)
+                continue
+            key = observation.key
+            if key in keys or key in self.keys or self._engine.store.has_seen(*key):
+                self._engine.count_drop(observation.stream, "duplicate")
+                outcomes.append("duplicate")
+                continue
+            keys.add(key)
+            accepted.append(entry)
+            outcomes.append("written")
+        return accepted, keys, outcomes
+
+    def _entry(self, observation: Observation) -> Pending:
+        """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""
+        validate_observation(observation)
+        blob = pack(encode_observation(observation, ingest=False))
+        if len(blob) > self._engine.caps.seal and self._engine.capped:
+            raise refuse("bytes", f"are {len(blob)}, a sixteenth of the budget is {self._engine.caps.seal}")
+        kept = observation_from_blob(blob)
+        self._engine.shapes.check(kept)
+        digest = int.from_bytes(hash_blob(blob)[:8], "little")
+        stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
+        return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
 
     def add(self, entries: list[Pending], keys: Iterable[Key] = ()) -> None:
         """Append to the journal. Raises StorageFull, and then nothing of it waits."""
@@ -127,7 +160,7 @@ class CommitQueue:
     def _make_durable(self, group: Group) -> None:
         journal = self._engine.journal
         try:
-            accepted, keys, outcomes = self._admit(group.observations)
+            accepted, keys, outcomes = self.admit(group.observations)
             if accepted:
                 first = journal.append([(entry.kind, entry.payload) for entry in accepted])
                 journal.sync()

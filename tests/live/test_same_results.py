@@ -153,3 +153,26 @@ def test_pins_seals_and_forgetting(memory: Memory | Client) -> None:
     partial = memory.forget(stream="kitchen", between=(0, 100_000_000))
     assert partial.observations == 4
     assert memory.observation_count == 6
+
+
+def test_questions_of_a_bank(memory: Memory | Client) -> None:
+    memory.write([moment(i) for i in range(5)])
+    (held,) = memory.query("short_term", "held")
+    assert (held["stream"], held["moments"]) == ("kitchen", 5)
+    assert held["t_start_ns"] < held["t_end_ns"]
+    assert memory.query("short_term", "held", streams=["kitchen"]) == [held]
+
+
+@pytest.mark.parametrize(
+    ("bank", "question", "arguments", "message"),
+    [
+        ("attic", "held", {}, "no bank 'attic'"),
+        ("short_term", "lost", {}, "no question 'lost'"),
+        ("short_term", "held", {"colour": "red"}, "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_questions_that_no_bank_has(
+    memory: Memory | Client, bank: str, question: str, arguments: dict[str, str], message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
+        memory.query(bank, question, **arguments)
