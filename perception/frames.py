@@ -9,9 +9,28 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from perception.sampling import FixedRate
+from streammem.model import Detection, Intrinsics, Label, Pose
 
 AUDIO_RATE = 16_000
 """Samples a second of every :class:`AudioChunk`: what Whisper-type models and the Silero VAD are trained on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensed:
+    """What a robot's other sensors say at the moment of a picture; it goes into the observation as it is.
+
+    ``depth_m`` (h, w) float32 metres along the optical axis, 0 = unknown; ``pose`` is ``map_from_camera``;
+    ``detections`` and ``labels`` are those of the robot or simulator itself, and come before the encoders' own.
+    """
+
+    depth_m: np.ndarray | None = None
+    pose: Pose | None = None
+    intrinsics: Intrinsics | None = None
+    detections: tuple[Detection, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+NOTHING_SENSED = Sensed()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +47,7 @@ class Frame:
     capture_ns: int
     index: int
     repeated: bool | None = None
+    sensed: Sensed = NOTHING_SENSED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
