@@ -63,13 +63,15 @@ def encode(
     intrinsics: Sequence[Any] | None = None,
     stats: Mapping[str, float] | None = None,
     producer: Sequence[str] | None = None,
+    states: Iterable[Any] = (),
 ) -> list[bytes]:
     """One observation as the message parts ``[header, buffer, ...]``.
 
     labels ``[(name, score)]``; detections ``[(label, score, (x0, y0, x1, y1), track or None)]``; texts
     ``[(text, score, box or None)]``; speech ``[(text, t_start_ns, t_end_ns, score, language)]``; pose
     ``((x, y, z) metres, (x, y, z, w), frame_id, map_version)``; intrinsics ``(fx, fy, cx, cy, width, height)``;
-    producer ``(module, model, revision, parameters)``."""
+    producer ``(module, model, revision, parameters)``; states ``[(entity, attribute, value, confidence, kind, relation,
+    place, until_ns or None)]``, the last five may be left out."""
     named = [("part:" + name, (parts or {})[name]) for name in sorted(parts or {})]
     named += [("embedding", embedding), ("tokens", tokens), ("depth_m", depth_m)]
     infos: list[Any] = []
@@ -82,7 +84,9 @@ def encode(
     if thumbnail is not None:
         infos.append(["thumbnail", "|u1", [len(thumbnail)]])
         buffers.append(bytes(thumbnail))
-    header: dict[str, Any] = {"version": VERSION, "kind": "observation", "stream": stream}
+    stated = [[*s[:3], float(s[3]) if len(s) > 3 else 1.0, *_rest(s[4:], ("", "", "", None))] for s in states]
+    version = (1, 1) if stated else VERSION  # the lowest that holds what is said
+    header: dict[str, Any] = {"version": version, "kind": "observation", "stream": stream}
     # The service's own encoder leaves out what has its default; so does this one, to the byte.
     if session:
         header["session"] = session
@@ -101,12 +105,13 @@ def encode(
         ("intrinsics", intrinsics and [*_floats(intrinsics[:4]), *intrinsics[4:]]),
         ("stats", {name: float(value) for name, value in sorted((stats or {}).items())}),
         ("producer", producer and [producer[0], *_rest(producer[1:], ("", "", ""))]),
+        ("states", stated),
         ("buffers", infos),
     )
     for name, value in optional:
         if value is not None and value != [] and value != {}:
             header[name] = value
-    # The service's encoder writes the header's size in two bytes, whatever it is: 22 fields are possible.
+    # The service's encoder writes the header's size in two bytes, whatever it is: 23 fields are possible.
     pairs = [msgpack.packb(item, use_bin_type=True) for pair in header.items() for item in pair]
     return [b"\xde" + struct.pack(">H", len(header)) + b"".join(pairs), *buffers]
 

@@ -26,6 +26,7 @@ from streammem.model import (
     Producer,
     Record,
     Speech,
+    StateFact,
     Status,
     StreamInfo,
     TextSpan,
@@ -131,6 +132,7 @@ class RecordHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     detections: tuple[Detection, ...] = ()
     texts: tuple[TextSpan, ...] = ()
     speech: tuple[Speech, ...] = ()
+    states: tuple[StateFact, ...] = ()
     pose: Pose | None = None
     intrinsics: Intrinsics | None = None
     stats: dict[str, float] = {}

@@ -40,7 +40,9 @@ class Limits(msgspec.Struct, frozen=True):
     name_chars: int = 200
     text_chars: int = 4096
     entries: int = 4096
-    """Labels, detections, texts or speech spans in one observation."""
+    """Labels, detections, texts, speech spans or states in one observation."""
+    state_ns: int = 7 * 86400 * 10**9
+    """Longest interval that one statement may be about; what lasts longer is said again."""
     thumbnail_bytes: int = 8 << 20
     thumbnail_pixels: int = 100_000_000
 
@@ -202,7 +204,7 @@ def _thumbnail(data: object, limits: Limits) -> None:
 
 
 def _words(observation: Observation, limits: Limits) -> None:
-    for field in ("labels", "detections", "texts", "speech"):
+    for field in ("labels", "detections", "texts", "speech", "states"):
         entries = getattr(observation, field)
         if not isinstance(entries, tuple):
             raise refuse(field, f"must be a tuple, got {type(entries).__name__}")
@@ -229,6 +231,19 @@ def _words(observation: Observation, limits: Limits) -> None:
         _integer(said.t_end_ns, "speech")
         if said.t_end_ns < said.t_start_ns:
             raise refuse("speech", "ends before it starts")
+
+
+def _states(observation: Observation, limits: Limits) -> None:
+    for fact in observation.states:
+        check_name(fact.entity, "states", limits=limits)
+        check_name(fact.attribute, "states", limits=limits)
+        for name in (fact.value, fact.kind, fact.relation, fact.place):
+            check_name(name, "states", limits=limits, empty=True)
+        _share(fact.confidence, "states")
+        if fact.until_ns is not None:
+            _integer(fact.until_ns, "states")
+            if not 0 <= fact.until_ns - observation.capture_ns <= limits.state_ns:
+                raise refuse("states", f"last until {fact.until_ns}, expected capture_ns or up to 7 days later")
 
 
 def _geometry(observation: Observation, limits: Limits) -> None:
@@ -273,6 +288,7 @@ def validate_observation(observation: Observation, *, limits: Limits = LIMITS) -
     _embedding(observation, limits)
     _arrays(observation, limits)
     _words(observation, limits)
+    _states(observation, limits)
     _geometry(observation, limits)
     _stats(observation.stats, limits)
     for part in (observation.producer.module, observation.producer.model, observation.producer.revision):

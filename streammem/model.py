@@ -55,6 +55,26 @@ class Speech(msgspec.Struct, frozen=True, array_like=True):
     language: str = ""
 
 
+class StateFact(msgspec.Struct, frozen=True, array_like=True):
+    """A statement about a thing: from the moment of the observation on, its ``attribute`` is ``value``.
+
+    ``entity`` is what the speaker calls the thing, always the same name for the same thing of a stream; ``kind`` what
+    sort of thing it is ("mug"), where the name doesn't say so. ``relation`` goes with the value ("on", "in", "held
+    by"). ``place`` says where the thing is meanwhile: it is short for a second fact with the attribute ``place``.
+    With ``until_ns``, on the clock of ``capture_ns``, it is an entry of an event log instead: it was so from the
+    moment to then, both included, and nothing is said of afterwards. ``confidence`` is in [0, 1]; 1 is the word of an
+    instrument or a person, which is taken at once."""
+
+    entity: str
+    attribute: str
+    value: str
+    confidence: float = 1.0
+    kind: str = ""
+    relation: str = ""
+    place: str = ""
+    until_ns: int | None = None
+
+
 class Pose(msgspec.Struct, frozen=True, array_like=True):
     """Camera pose ``map_from_camera``: position in metres, unit quaternion in the order x, y, z, w."""
 
@@ -116,6 +136,7 @@ class Observation:
     detections: tuple[Detection, ...] = ()
     texts: tuple[TextSpan, ...] = ()
     speech: tuple[Speech, ...] = ()
+    states: tuple[StateFact, ...] = ()
     pose: Pose | None = None
     intrinsics: Intrinsics | None = None
     stats: Mapping[str, float] = field(default_factory=dict)
@@ -168,6 +189,7 @@ class Record:
     detections: tuple[Detection, ...] = ()
     texts: tuple[TextSpan, ...] = ()
     speech: tuple[Speech, ...] = ()
+    states: tuple[StateFact, ...] = ()
     pose: Pose | None = None
     intrinsics: Intrinsics | None = None
     stats: Mapping[str, float] = field(default_factory=dict)

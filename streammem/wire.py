@@ -30,6 +30,7 @@ from streammem.model import (
     Pose,
     Producer,
     Speech,
+    StateFact,
     TextSpan,
 )
 
@@ -46,8 +47,11 @@ __all__ = [
     "validate_observation",
 ]
 
-PROTOCOL = (1, 0)
-"""(major, minor). Minor: fields were added. Major: a reader of the old version would misunderstand."""
+PROTOCOL = (1, 1)
+"""(major, minor). Minor: fields were added. Major: a reader of the old version would misunderstand.
+
+A packet states the lowest version that holds what it says, so that what could be said before keeps its bytes, its
+content hash and so the memory's digest. 1.1: ``states``."""
 Buffer = bytes | bytearray | memoryview
 PART = "part:"
 
@@ -88,6 +92,7 @@ class ObservationHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     intrinsics: Intrinsics | None = None
     stats: dict[str, float] = {}
     producer: Producer = NO_PRODUCER
+    states: tuple[StateFact, ...] = ()
     buffers: tuple[BufferInfo, ...] = ()
 
 
@@ -122,7 +127,7 @@ def encode_observation(observation: Observation, *, ingest: bool = True) -> list
         infos.append(BufferInfo("thumbnail", "|u1", (len(observation.thumbnail),)))
         buffers.append(observation.thumbnail)
     header = ObservationHeader(
-        version=PROTOCOL,
+        version=(1, 1) if observation.states else (1, 0),
         kind="observation",
         stream=observation.stream,
         session=observation.session,
@@ -139,6 +144,7 @@ def encode_observation(observation: Observation, *, ingest: bool = True) -> list
         intrinsics=observation.intrinsics,
         stats=dict(sorted(observation.stats.items())),
         producer=observation.producer,
+        states=observation.states,
         buffers=tuple(infos),
     )
     return [_encoder.encode(header), *buffers]
@@ -235,6 +241,7 @@ def decode_observation(parts: Sequence[Buffer], *, limits: Limits = LIMITS) -> O
         intrinsics=header.intrinsics,
         stats=header.stats,
         producer=header.producer,
+        states=header.states,
     )
 
 

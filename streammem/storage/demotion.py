@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from streammem.model import Label, Record, Speech, TextSpan, record_id
+from streammem.model import Label, Record, Speech, StateFact, TextSpan, record_id
 from streammem.storage.segment_writer import Row
 
 LAST_LEVEL = 4
@@ -104,6 +104,7 @@ def _demoted(group: Sequence[Row], level: int, fill: Callable[[list[Record]], di
         "detections": (),
         "texts": (),
         "speech": (),
+        "states": (),
         "intrinsics": first.intrinsics,
         "stats": {},
         "vector": None,
@@ -123,6 +124,7 @@ def _merged_fields(records: list[Record]) -> dict[str, object]:
         "labels": _best_labels(records),
         "texts": _texts(records),
         "speech": _speech(records),
+        "states": _states(records),
         "stats": _mean_stats(records),
     }
     space = next((record.space for record in records if record.vector is not None), None)
@@ -196,6 +198,12 @@ def _texts(records: list[Record]) -> tuple[TextSpan, ...]:
 def _speech(records: list[Record]) -> tuple[Speech, ...]:
     spoken = {(said.t_start_ns, said.t_end_ns, said.text): said for record in records for said in record.speech}
     return tuple(spoken[key] for key in sorted(spoken))[:KEPT_WORDS]
+
+
+def _states(records: list[Record]) -> tuple[StateFact, ...]:
+    """The latest statement about each attribute of each thing; the bank ``entities`` keeps the history."""
+    latest = {(fact.entity, fact.attribute): fact for record in records for fact in record.states}
+    return tuple(latest[key] for key in sorted(latest))[:KEPT_WORDS]
 
 
 def _mean_stats(records: list[Record]) -> dict[str, float]:

@@ -34,7 +34,11 @@ SpaceFinder = Callable[[str], EmbeddingSpace | None]
 
 
 def _spoken_ns(observation: Observation) -> int:
-    """How long an observation lasts: a picture is an instant whatever was said meanwhile, words alone last."""
+    """How long an observation lasts: a picture is an instant whatever was said meanwhile, words alone last; and it
+    lasts as long as what it states, so that whoever forgets a part of that forgets the statement."""
+    stated = max((fact.until_ns or observation.capture_ns for fact in observation.states), default=0)
+    if observation.states and stated > observation.capture_ns:
+        return stated - observation.capture_ns
     if observation.embedding is not None or observation.thumbnail is not None or observation.depth_m is not None:
         return 0
     return max((said.t_end_ns - said.t_start_ns for said in observation.speech), default=0)
@@ -60,6 +64,7 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
         detections=observation.detections,
         texts=observation.texts,
         speech=observation.speech,
+        states=observation.states,
         pose=observation.pose,
         intrinsics=observation.intrinsics,
         stats=observation.stats,
@@ -74,7 +79,9 @@ def content_bytes(record: Record) -> int:
     arrays = sum(array.nbytes for array in record.arrays.values())
     vector = 0 if record.vector is None else record.vector.nbytes
     words = sum(len(span.text) for span in record.texts) + sum(len(said.text) for said in record.speech)
+    words += sum(len(fact.entity) + len(fact.attribute) + len(fact.value) for fact in record.states)
     small = 24 * (len(record.labels) + len(record.detections) + len(record.texts) + len(record.speech))
+    small += 24 * len(record.states)
     return arrays + vector + len(record.thumbnail or b"") + words + small + 100
 
 
@@ -96,6 +103,7 @@ def record_digest(record: Record) -> int:
         record.speech,
         record.pose,
         sorted(record.stats.items()),
+        *((record.states,) if record.states else ()),
     )
     state = hashlib.blake2b(msgspec.msgpack.encode(small), digest_size=8)
     arrays = dict(record.arrays)

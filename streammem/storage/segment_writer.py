@@ -33,6 +33,7 @@ from streammem.model import (
     Producer,
     Record,
     Speech,
+    StateFact,
     TextSpan,
 )
 from streammem.model import Status as RecordStatus
@@ -70,6 +71,7 @@ class RowMeta(msgspec.Struct, array_like=True):
     pose: Pose | None = None
     intrinsics: Intrinsics | None = None
     stats: dict[str, float] = {}
+    states: tuple[StateFact, ...] = ()  # since 1.1: rows of older segments end before it
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -277,6 +279,7 @@ def write_segment(
                 record.pose,
                 record.intrinsics,
                 dict(record.stats),
+                record.states,
             )
         )
         meta.append(row_meta)

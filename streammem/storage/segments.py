@@ -305,6 +305,7 @@ class Segment:
             pose=meta.pose,
             intrinsics=meta.intrinsics,
             stats=meta.stats,
+            states=meta.states,
             vector=None if vector is None else vector[0].astype(np.float32),
             arrays=arrays,
         )

@@ -19,7 +19,7 @@ from live_samples import moment, picture
 from perception import mini_producer as mini
 from perception.mini_producer import MiniProducer
 from streammem import protocol as p
-from streammem.model import Detection, Intrinsics, Label, Observation, Pose, Producer, Speech, TextSpan
+from streammem.model import Detection, Intrinsics, Label, Observation, Pose, Producer, Speech, StateFact, TextSpan
 from streammem.wire import encode_observation
 
 FILE = Path(mini.__file__)
@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, object]] = {
     "labels": {"labels": [("mug", 0.5), ("Käse 🧀", 1)]},
     "detections": {"detections": [("cup", 0.75, (0, 0, 0.5, 1), "t1"), ("cup", 0.1, (0.0, 0.0, 0.5, 1.0), None)]},
     "words": {"texts": [("EXIT", 0.9, None), ("A", 1, (0, 0, 1, 1))], "speech": [("hello", 1, 2, 0.5, "en")]},
+    "states": {"states": [("mug-1", "place", "table"), ("lamp", "is", "on", 1, "lamp", "", "hall", 9)]},
     "pose": {"pose": POSE, "intrinsics": (500.0, 500, 320, 240, 640, 480)},
     "pose in a map": {"pose": (*POSE, "house", 3)},
     "numbers": {"stats": {"z": 1.5, "a": 2}, "producer": ("sim", "cam", "1", "abc")},
@@ -53,6 +54,11 @@ def ours(fields: dict[str, object]) -> Observation:
             rows = [[float(v) if isinstance(v, int) and i == 1 and name != "speech" else v for i, v in enumerate(row)]
                     for row in given[name]]  # type: ignore[attr-defined]  # fmt: skip
             given[name] = tuple(kind(*row) for row in rows)
+    if "states" in given:
+        given["states"] = tuple(
+            StateFact(*row[:3], float((*row, 1.0)[3]), *row[4:])  # type: ignore[misc]
+            for row in given["states"]  # type: ignore[attr-defined]
+        )
     for name in ("detections", "texts"):
         fixed = []
         for row in given.get(name, ()):  # type: ignore[attr-defined]

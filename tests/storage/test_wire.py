@@ -15,7 +15,7 @@ from sample_moments import observation, tiny_jpeg
 
 from streammem.checks import DTYPES, Limits, jpeg_size
 from streammem.errors import FormatVersion, ObservationError
-from streammem.model import Detection, Label, Observation, Pose, Speech, TextSpan
+from streammem.model import Detection, Label, Observation, Pose, Speech, StateFact, TextSpan
 from streammem.wire import (
     content_hash,
     decode_observation,
@@ -70,6 +70,9 @@ def observations(draw: st.DrawFn) -> Observation:
         thumbnail=draw(st.sampled_from([None, tiny_jpeg(1)])),
         labels=tuple(Label(*pair) for pair in draw(st.lists(st.tuples(text, share), max_size=3))),
         texts=tuple(TextSpan(*pair) for pair in draw(st.lists(st.tuples(text, share), max_size=3))),
+        states=tuple(
+            StateFact(*given) for given in draw(st.lists(st.tuples(name, name, text, share, text), max_size=3))
+        ),
         stats=draw(st.dictionaries(name, st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
     )
 
@@ -115,6 +118,21 @@ def test_golden_bytes() -> None:
     )
     assert packet.hex() == golden
     assert decode_observation(unpack(bytes.fromhex(golden))).labels == (Label("cup", 0.5),)
+
+
+def test_golden_bytes_of_a_statement() -> None:
+    """1.1 added ``states`` behind everything else, and only a packet that uses it says 1.1."""
+    fact = StateFact("mug-1", "place", "table", 0.5, relation="on")
+    header = encode_observation(Observation(stream="cam", seq=7, capture_ns=1_000, states=(fact,)))[0]
+    golden = (
+        "de0006a776657273696f6e920101a46b696e64ab6f62736572766174696f6ea673747265616da363616da373657107aa"
+        "636170747572655f6e73cd03e8a67374617465739198a56d75672d31a5706c616365a57461626c65cb3fe0000000000000"
+        "a0a26f6ea0c0"
+    )
+    assert bytes(header).hex() == golden
+    assert decode_observation([bytes.fromhex(golden)]).states == (fact,)
+    older = bytes.fromhex(golden).replace(b"\xa6states", b"\xa6secret")  # a reader of 1.0 meets an unknown field
+    assert decode_observation([older]).states == ()
 
 
 def test_content_hash_does_not_depend_on_the_order_of_maps() -> None:
@@ -175,6 +193,13 @@ REFUSED = {
     "control characters in a text": ("texts", {"texts": (TextSpan("\x1b]0;", 0.5),)}),
     "10,000 characters of text": ("texts", {"texts": (TextSpan("a" * 10_000, 0.5),)}),
     "speech that ends before it starts": ("speech", {"speech": (Speech("a", 2, 1),)}),
+    "state of nothing": ("states", {"states": (StateFact("", "place", "table"),)}),
+    "state with an escape sequence": ("states", {"states": (StateFact("mug", "place", "\x1b]0;"),)}),
+    "state of 4 kB": ("states", {"states": (StateFact("mug", "place", "a" * 4096),)}),
+    "state surer than sure": ("states", {"states": (StateFact("mug", "place", "table", 1.5),)}),
+    "state that ended before it was seen": ("states", {"states": (StateFact("mug", "at", "x", until_ns=5),)}),
+    "state for ever": ("states", {"states": (StateFact("mug", "at", "x", until_ns=2**63 - 1),)}),
+    "5,000 states": ("states", {"states": (StateFact("mug", "at", "x"),) * 5000}),
     "pose with NaN": ("pose", {"pose": Pose((0.0, float("nan"), 0.0), (0.0, 0.0, 0.0, 1.0))}),
     "pose with a zero quaternion": ("pose", {"pose": Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))}),
     "pose with a quaternion of length 2": ("pose", {"pose": Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 2.0))}),
@@ -231,7 +256,7 @@ def test_bad_packet(situation: str) -> None:
 
 
 def test_versions() -> None:
-    with pytest.raises(FormatVersion, match=r"speaks protocol 2\.0, this release speaks 1\.0"):
+    with pytest.raises(FormatVersion, match=r"speaks protocol 2\.0, this release speaks 1\.1"):
         decode_observation([header(version=(2, 0))])
     newer = [header(version=(1, 7), new_field=[1, 2], buffers=[("hologram", "|u1", (1,))]), b"x"]
     assert decode_observation(newer).stream == "a"  # a newer minor version may add fields and buffers
