@@ -73,6 +73,14 @@ class RecallConfig(Section):
     """Longest question in characters."""
 
 
+class TimelineConfig(Section):
+    """What happened, as lists of 20 to 40 entries: nodes of a binary pyramid over capture time."""
+
+    on: bool = True
+    leaf_seconds: Annotated[float, Field(ge=1, le=600)] = 10.0
+    """The shortest stretch that is kept as a record of its own; twice as long, four times ... above it."""
+
+
 class LiveConfig(Section):
     """Cameras and streams: when one counts as ill, and how long it is tried again."""
 
@@ -118,6 +126,7 @@ class Config(Section):
     memory: MemoryConfig = MemoryConfig()
     budget: BudgetConfig = BudgetConfig()
     recall: RecallConfig = RecallConfig()
+    timeline: TimelineConfig = TimelineConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

@@ -23,6 +23,7 @@ import msgspec
 
 from streammem.banks.base import Asked, Bank, Between
 from streammem.banks.short_term import ShortTermBank
+from streammem.banks.timeline import TimelineBank
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
 from streammem.config import Config, RecallConfig
@@ -47,6 +48,7 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     """To add a bank, add its line here."""
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
+        *([TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
     ]
 
 

@@ -1,0 +1,226 @@
+"""Captions: what a stretch of a stream was like, in words. The protocol, how a captioner is found, and the default.
+
+The default needs no model: it folds moments into a :class:`Scene` (labels, words read, words heard, tracks, colours,
+motion) and composes one sentence from that. A scene of scenes is a scene, so the same code captions a second and a day.
+A vision-language captioner is installed as an entry point ``streammem.captioners``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from streammem.errors import ConfigError
+from streammem.model import Record
+from streammem.printable import printable
+
+ENTRY_POINTS = "streammem.captioners"
+
+LABELS = 16
+"""Kept by mean and again by peak: a mean alone hides what was there for a moment (HCAM's mean keys do)."""
+TEXTS, SPEECH, TRACKS = 8, 16, 24
+LONGEST = 160
+"""Characters of one text or utterance that a summary keeps. The whole is in the moments."""
+
+
+class Captioner(Protocol):
+    """``id`` names model, revision and prompt: with content and sampling it is the identity of a cached caption."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def frames(self) -> int:
+        """Pictures that it wants of one stretch; 0 for one that works from what is remembered."""
+        ...
+
+    def caption(self, scene: Scene, pictures: Sequence[np.ndarray], *, instruction: str = "", words: int = 60) -> str:
+        """One stretch in about ``words`` words. ``pictures`` (h, w, 3) uint8 RGB in time order; ``instruction`` says
+        what is missing. Raises ModelUnavailable, ServiceError."""
+        ...
+
+
+class Heard(msgspec.Struct, frozen=True, array_like=True):
+    """Words and when they began."""
+
+    text: str
+    t_start_ns: int
+
+
+class Scene(msgspec.Struct, array_like=True):
+    """Sufficient statistics of a stretch: bounded, foldable, plain. Times in ns, both ends included.
+
+    ``labels`` and ``colours``: name -> (sum, peak) of scores over ``looks``; ``texts``: text -> times read; ``tracks``:
+    label -> ids; ``motion``: (sum, peak) of the picture's change in gray levels."""
+
+    t_start_ns: int = 0
+    t_end_ns: int = 0
+    looks: int = 0
+    labels: dict[str, tuple[float, float]] = {}
+    texts: dict[str, int] = {}
+    speech: list[Heard] = []
+    tracks: dict[str, list[str]] = {}
+    colours: dict[str, tuple[float, float]] = {}
+    motion: tuple[float, float] = (0.0, 0.0)
+    cuts: int = 0
+
+    def add(self, record: Record) -> None:
+        """Fold one moment in."""
+        weight = max(record.count, 1)
+        for label in record.labels:
+            self.labels[label.name] = _plus(self.labels.get(label.name), label.score * weight, label.score)
+        for detection in record.detections:
+            if detection.label not in {label.name for label in record.labels}:
+                score = detection.score
+                self.labels[detection.label] = _plus(self.labels.get(detection.label), score * weight, score)
+            if detection.track is not None:
+                ids = self.tracks.setdefault(detection.label, [])
+                if detection.track not in ids and len(ids) < TRACKS:
+                    ids.append(detection.track)
+        for span in record.texts:
+            text = printable(span.text, LONGEST)
+            self.texts[text] = self.texts.get(text, 0) + weight
+        self.speech += [Heard(printable(said.text, LONGEST), said.t_start_ns) for said in record.speech]
+        for name, share in _colours(record).items():
+            self.colours[name] = _plus(self.colours.get(name), share * weight, share)
+        change = float(record.stats.get("change", 0.0))
+        if self.looks:  # the first picture of a stream differs from nothing
+            self.motion = _plus(self.motion, change * weight, change)
+        self.cuts += int(change > CUT)
+        self._extend(record.t_start_ns, max([record.t_end_ns, *(said.t_end_ns for said in record.speech)]))
+        # A record of words alone is no look at a picture.
+        self.looks += weight if record.vector is not None or not record.speech else 0
+        self._bound()
+
+    def merge(self, other: Scene) -> None:
+        """Fold a later stretch in."""
+        for name, (total, peak) in other.labels.items():
+            self.labels[name] = _plus(self.labels.get(name), total, peak)
+        for text, count in other.texts.items():
+            self.texts[text] = self.texts.get(text, 0) + count
+        self.speech += other.speech
+        for label, ids in other.tracks.items():
+            mine = self.tracks.setdefault(label, [])
+            mine += [one for one in ids if one not in mine][: max(0, TRACKS - len(mine))]
+        for name, (total, peak) in other.colours.items():
+            self.colours[name] = _plus(self.colours.get(name), total, peak)
+        self.motion = _plus(self.motion, *other.motion)
+        self.cuts += other.cuts
+        if other.looks or other.speech:
+            self._extend(other.t_start_ns, other.t_end_ns)
+        self.looks += other.looks
+        self._bound()
+
+    def _extend(self, t_start_ns: int, t_end_ns: int) -> None:
+        empty = not self.looks and self.t_end_ns <= self.t_start_ns
+        self.t_start_ns = t_start_ns if empty else min(self.t_start_ns, t_start_ns)
+        self.t_end_ns = t_end_ns if empty else max(self.t_end_ns, t_end_ns)
+
+    def _bound(self) -> None:
+        if len(self.labels) > 4 * LABELS:
+            by_sum = sorted(self.labels, key=lambda n: (-self.labels[n][0], n))[: 2 * LABELS]
+            by_peak = sorted(self.labels, key=lambda n: (-self.labels[n][1], n))[: 2 * LABELS]
+            keep = {*by_sum, *by_peak}
+            self.labels = {name: value for name, value in self.labels.items() if name in keep}
+        if len(self.texts) > 4 * TEXTS:
+            best = sorted(self.texts, key=lambda t: (-self.texts[t], t))[: 2 * TEXTS]
+            self.texts = {text: self.texts[text] for text in best}
+        if len(self.speech) > 2 * SPEECH:
+            # An even choice over time, so that a long talk keeps its end as well as its beginning.
+            step = len(self.speech) / SPEECH
+            self.speech = [self.speech[int(i * step)] for i in range(SPEECH)]
+        if len(self.tracks) > TRACKS:
+            self.tracks = {label: self.tracks[label] for label in sorted(self.tracks)[:TRACKS]}
+
+    def best_labels(self, count: int = LABELS) -> list[tuple[str, float]]:
+        """Names with a score in [0, 1], best first: half by mean (what was there throughout), half by peak."""
+        looks = max(self.looks, 1)
+        mean = sorted(self.labels, key=lambda n: (-self.labels[n][0], n))
+        peak = sorted(self.labels, key=lambda n: (-self.labels[n][1], n))
+        chosen = dict.fromkeys([*mean[: (count + 1) // 2], *peak])
+        return [(name, self.labels[name][0] / looks) for name in list(chosen)[:count]]
+
+
+CUT = 40.0
+"""Gray levels of mean change that separate cuts (``perception.sampling``)."""
+
+
+def _plus(have: tuple[float, float] | None, total: float, peak: float) -> tuple[float, float]:
+    old_sum, old_peak = have or (0.0, 0.0)
+    return (round(old_sum + total, 6), round(max(old_peak, peak), 6))
+
+
+_TERMS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
+
+
+def _colours(record: Record) -> Mapping[str, float]:
+    """Share of the whole picture that has each basic colour term, where perception measured it."""
+    shares = record.arrays.get("colours")
+    if shares is None or not len(shares) or shares.shape[-1] != len(_TERMS):
+        return {}
+    return {name: float(share) for name, share in zip(_TERMS, np.asarray(shares[0], np.float64), strict=True)}
+
+
+def scene_of(records: Iterable[Record]) -> Scene:
+    """Moments in time order as one scene."""
+    scene = Scene()
+    for record in records:
+        scene.add(record)
+    return scene
+
+
+class ComposedCaptioner:
+    """A sentence from what is remembered: no model, the same for the same scene."""
+
+    id = "composed@1"
+    frames = 0
+
+    def caption(self, scene: Scene, pictures: Sequence[np.ndarray], *, instruction: str = "", words: int = 60) -> str:
+        if not scene.looks and not scene.speech:
+            return "nothing was looked at"
+        parts = []
+        names = [name for name, _ in scene.best_labels(max(2, min(LABELS, words // 8)))]
+        if names:
+            parts.append("seen: " + ", ".join(printable(name, 60) for name in names))
+        followed = [f"{len(ids)} {label}" for label, ids in sorted(scene.tracks.items())]
+        if followed:
+            parts.append("followed: " + ", ".join(followed[:6]))
+        texts = sorted(scene.texts, key=lambda t: (-scene.texts[t], t))[: max(1, words // 15)]
+        if texts:
+            parts.append("text: " + ", ".join(f"“{text}”" for text in texts))
+        if scene.speech:
+            heard = " … ".join(said.text for said in scene.speech)
+            parts.append(f"speech: “{printable(heard, 6 * words)}”")
+        looks = max(scene.looks, 1)
+        colours = sorted(scene.colours, key=lambda n: (-scene.colours[n][0], n))
+        colours = [name for name in colours if scene.colours[name][0] / looks >= 0.15][:3]
+        if colours:
+            parts.append("mostly " + " and ".join(colours))
+        parts.append(_motion(scene))
+        return "; ".join(parts)
+
+
+def _motion(scene: Scene) -> str:
+    mean = scene.motion[0] / max(scene.looks - 1, 1)
+    pace = "still" if mean < 1.0 else "little motion" if mean < 5.0 else "motion" if mean < 15.0 else "much motion"
+    cuts = f", {scene.cuts} cut{'s' if scene.cuts > 1 else ''}" if scene.cuts else ""
+    return pace + cuts
+
+
+def available_captioners() -> list[str]:
+    """Names of the installed captioners, sorted."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)} | {"composed"})
+
+
+def open_captioner(name: str = "composed", **options: object) -> Captioner:
+    """The captioner called ``name``. Raises ConfigError for an unknown one, ModelUnavailable without its weights."""
+    if name == "composed":
+        return ComposedCaptioner()
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            return point.load()(**options)
+    raise ConfigError(f"no captioner is called {name!r}", hint=f"installed: {', '.join(available_captioners())}")
