@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "doctor": "what works on this machine and what doesn't, and what to do about it",
         "config": "the settings: show, explain, validate",
         "keys": "who may talk to a service from other machines: new, list, revoke",
+        "eval": "how good the answers are, on data that others made",
         "bench": "speed, memory use and recall, measured here",
     },
 }
@@ -161,9 +162,15 @@ def command_group() -> typer.core.TyperGroup:
 
 def load_command(name: str) -> typer.core.TyperCommand | typer.core.TyperGroup:
     """Import ``streammem/cli/<name>.py`` and make its typer app a command."""
+    return load_module(f"streammem.cli.{name}", name)
+
+
+def load_module(module: str, name: str) -> typer.core.TyperCommand | typer.core.TyperGroup:
+    """The command in a module: its typer ``app``, or its ``group()``, whose commands are imported when called."""
     import typer.main
 
-    command = typer.main.get_command(import_module(f"streammem.cli.{name}").app)
+    found = import_module(module)
+    command = found.group() if hasattr(found, "group") else typer.main.get_command(found.app)
     command.name = name
     return command  # type: ignore[return-value]
 

@@ -183,7 +183,7 @@ class FrameMemory:
 
     def _guarded(self, call: Callable[[], list[Change]], at: int) -> list[Change]:
         before = self.policy.held()
-        changes = call()
+        changes: list[Change] = call()
         after = self.policy.held()
         told = {change.t for change in changes if change.action == "drop" and change.reason}
         for t in sorted(before.keys() - after.keys()):
