@@ -81,6 +81,30 @@ class TimelineConfig(Section):
     """The shortest stretch that is kept as a record of its own; twice as long, four times ... above it."""
 
 
+class PerceptualCognitiveConfig(Section):
+    """Tokens of an episode in a few entries (MemoryVLA), for streams and for robot policies. Needs torch."""
+
+    on: bool = False
+    preset: Literal["paper", "openvla_code", "dexbotic_code"] = "openvla_code"
+    """Where the paper and its code bases differ: docs/perceptual-cognitive.md."""
+    length: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Entries of one bank; 0: what the weights' config.yaml says, or 16."""
+    consolidation: Literal["merge", "fifo"] = "merge"
+    weighting: Literal["equal", "count"] = "equal"
+    """How two entries are averaged: equally as published (newer ones weigh more), or by how many are in each."""
+    weights: str = ""
+    """A released MemoryVLA checkpoint (.pt, config.yaml beside it); empty: a training-free substitute retrieves."""
+    device: str = "cpu"
+    observe: bool = True
+    """Keep a bank of every stream's tokens too; off where only policies use it."""
+    most_episodes: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Policies' episodes that may be open."""
+    most_bytes: Annotated[int, Field(ge=1 * MB)] = 512 * MB
+    """RAM of all banks: half for streams, half for policies."""
+    idle_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """An episode that was idle for so long makes room for a new one where there is none."""
+
+
 class LiveConfig(Section):
     """Cameras and streams: when one counts as ill, and how long it is tried again."""
 
@@ -127,6 +151,7 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig()
     recall: RecallConfig = RecallConfig()
     timeline: TimelineConfig = TimelineConfig()
+    perceptual_cognitive: PerceptualCognitiveConfig = PerceptualCognitiveConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from streammem.banks.base import Asked, Bank, Between
+from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
 from streammem.banks.short_term import ShortTermBank
 from streammem.banks.timeline import TimelineBank
 from streammem.checks import check_name, refuse
@@ -49,6 +50,7 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
         *([TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
+        *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
     ]
 
 
