@@ -55,28 +55,28 @@ class Scene(msgspec.Struct, array_like=True):
     """Sufficient statistics of a stretch: bounded, foldable, plain. Times in ns, both ends included.
 
     ``labels`` and ``colours``: name -> (sum, peak) of scores over ``looks``; ``texts``: text -> times read; ``tracks``:
-    label -> ids; ``motion``: (sum, peak) of the picture's change in gray levels."""
+    label -> ids; ``motion``: (sum, peak) of the picture's change in gray levels. Scores are whole thousandths: three
+    bytes instead of nine, and sums that don't depend on the order."""
 
     t_start_ns: int = 0
     t_end_ns: int = 0
     looks: int = 0
-    labels: dict[str, tuple[float, float]] = {}
+    labels: dict[str, tuple[int, int]] = {}
     texts: dict[str, int] = {}
     speech: list[Heard] = []
     tracks: dict[str, list[str]] = {}
-    colours: dict[str, tuple[float, float]] = {}
-    motion: tuple[float, float] = (0.0, 0.0)
+    colours: dict[str, tuple[int, int]] = {}
+    motion: tuple[int, int] = (0, 0)
     cuts: int = 0
 
     def add(self, record: Record) -> None:
         """Fold one moment in."""
         weight = max(record.count, 1)
         for label in record.labels:
-            self.labels[label.name] = _plus(self.labels.get(label.name), label.score * weight, label.score)
+            self.labels[label.name] = _plus(self.labels.get(label.name), weight, label.score)
         for detection in record.detections:
             if detection.label not in {label.name for label in record.labels}:
-                score = detection.score
-                self.labels[detection.label] = _plus(self.labels.get(detection.label), score * weight, score)
+                self.labels[detection.label] = _plus(self.labels.get(detection.label), weight, detection.score)
             if detection.track is not None:
                 ids = self.tracks.setdefault(detection.label, [])
                 if detection.track not in ids and len(ids) < TRACKS:
@@ -86,10 +86,10 @@ class Scene(msgspec.Struct, array_like=True):
             self.texts[text] = self.texts.get(text, 0) + weight
         self.speech += [Heard(printable(said.text, LONGEST), said.t_start_ns) for said in record.speech]
         for name, share in _colours(record).items():
-            self.colours[name] = _plus(self.colours.get(name), share * weight, share)
+            self.colours[name] = _plus(self.colours.get(name), weight, share)
         change = float(record.stats.get("change", 0.0))
         if self.looks:  # the first picture of a stream differs from nothing
-            self.motion = _plus(self.motion, change * weight, change)
+            self.motion = _plus(self.motion, weight, change)
         self.cuts += int(change > CUT)
         self._extend(record.t_start_ns, max([record.t_end_ns, *(said.t_end_ns for said in record.speech)]))
         # A record of words alone is no look at a picture.
@@ -99,7 +99,7 @@ class Scene(msgspec.Struct, array_like=True):
     def merge(self, other: Scene) -> None:
         """Fold a later stretch in."""
         for name, (total, peak) in other.labels.items():
-            self.labels[name] = _plus(self.labels.get(name), total, peak)
+            self.labels[name] = _merged(self.labels.get(name), total, peak)
         for text, count in other.texts.items():
             self.texts[text] = self.texts.get(text, 0) + count
         self.speech += other.speech
@@ -107,8 +107,8 @@ class Scene(msgspec.Struct, array_like=True):
             mine = self.tracks.setdefault(label, [])
             mine += [one for one in ids if one not in mine][: max(0, TRACKS - len(mine))]
         for name, (total, peak) in other.colours.items():
-            self.colours[name] = _plus(self.colours.get(name), total, peak)
-        self.motion = _plus(self.motion, *other.motion)
+            self.colours[name] = _merged(self.colours.get(name), total, peak)
+        self.motion = _merged(self.motion, *other.motion)
         self.cuts += other.cuts
         if other.looks or other.speech:
             self._extend(other.t_start_ns, other.t_end_ns)
@@ -130,9 +130,7 @@ class Scene(msgspec.Struct, array_like=True):
             best = sorted(self.texts, key=lambda t: (-self.texts[t], t))[: 2 * TEXTS]
             self.texts = {text: self.texts[text] for text in best}
         if len(self.speech) > 2 * SPEECH:
-            # An even choice over time, so that a long talk keeps its end as well as its beginning.
-            step = len(self.speech) / SPEECH
-            self.speech = [self.speech[int(i * step)] for i in range(SPEECH)]
+            self.speech = _even(self.speech, SPEECH)
         if len(self.tracks) > TRACKS:
             self.tracks = {label: self.tracks[label] for label in sorted(self.tracks)[:TRACKS]}
 
@@ -142,16 +140,39 @@ class Scene(msgspec.Struct, array_like=True):
         mean = sorted(self.labels, key=lambda n: (-self.labels[n][0], n))
         peak = sorted(self.labels, key=lambda n: (-self.labels[n][1], n))
         chosen = dict.fromkeys([*mean[: (count + 1) // 2], *peak])
-        return [(name, self.labels[name][0] / looks) for name in list(chosen)[:count]]
+        return [(name, self.labels[name][0] / looks / 1000) for name in list(chosen)[:count]]
+
+    def compact(self) -> Scene:
+        """What is kept for good: fewer labels, texts and utterances than a growing scene holds."""
+        kept = Scene(self.t_start_ns, self.t_end_ns, self.looks, motion=self.motion, cuts=self.cuts)
+        kept.labels = {name: self.labels[name] for name, _ in self.best_labels()}
+        kept.texts = {t: self.texts[t] for t in sorted(self.texts, key=lambda t: (-self.texts[t], t))[:TEXTS]}
+        kept.speech = _even(self.speech, SPEECH)
+        kept.tracks = {label: ids[:TRACKS] for label, ids in self.tracks.items()}
+        # A colour below a twentieth of the picture is never named.
+        kept.colours = {n: v for n, v in self.colours.items() if v[0] >= 50 * max(self.looks, 1)}
+        return kept
 
 
 CUT = 40.0
 """Gray levels of mean change that separate cuts (``perception.sampling``)."""
 
 
-def _plus(have: tuple[float, float] | None, total: float, peak: float) -> tuple[float, float]:
-    old_sum, old_peak = have or (0.0, 0.0)
-    return (round(old_sum + total, 6), round(max(old_peak, peak), 6))
+def _even(heard: list[Heard], count: int) -> list[Heard]:
+    """An even choice over time, so that a long talk keeps its end as well as its beginning."""
+    if len(heard) <= count:
+        return list(heard)
+    return [heard[i * (len(heard) - 1) // (count - 1)] for i in range(count)]
+
+
+def _plus(have: tuple[int, int] | None, weight: int, value: float) -> tuple[int, int]:
+    number = round(1000 * value)
+    return _merged(have, weight * number, number)
+
+
+def _merged(have: tuple[int, int] | None, total: int, peak: int) -> tuple[int, int]:
+    old_sum, old_peak = have or (0, 0)
+    return (old_sum + total, max(old_peak, peak))
 
 
 _TERMS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
@@ -197,7 +218,7 @@ class ComposedCaptioner:
             parts.append(f"speech: “{printable(heard, 6 * words)}”")
         looks = max(scene.looks, 1)
         colours = sorted(scene.colours, key=lambda n: (-scene.colours[n][0], n))
-        colours = [name for name in colours if scene.colours[name][0] / looks >= 0.15][:3]
+        colours = [name for name in colours if scene.colours[name][0] >= 150 * looks][:3]
         if colours:
             parts.append("mostly " + " and ".join(colours))
         parts.append(_motion(scene))
@@ -205,7 +226,7 @@ class ComposedCaptioner:
 
 
 def _motion(scene: Scene) -> str:
-    mean = scene.motion[0] / max(scene.looks - 1, 1)
+    mean = scene.motion[0] / 1000 / max(scene.looks - 1, 1)
     pace = "still" if mean < 1.0 else "little motion" if mean < 5.0 else "motion" if mean < 15.0 else "much motion"
     cuts = f", {scene.cuts} cut{'s' if scene.cuts > 1 else ''}" if scene.cuts else ""
     return pace + cuts

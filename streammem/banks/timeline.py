@@ -150,7 +150,7 @@ class TimelineBank:
         if len(parents) > PARENTS:
             chosen = np.linspace(0, len(parents) - 1, PARENTS).round().astype(int)
             parents = [parents[at] for at in chosen]
-        blob = msgspec.msgpack.encode(scene)
+        blob = msgspec.msgpack.encode(scene.compact())
         return Record(
             record_id=node_id(stream, level, node.index),
             bank=self.name,
@@ -162,7 +162,7 @@ class TimelineBank:
             count=max(scene.looks, 1),
             parents=tuple(parents),
             producer=PRODUCER,
-            labels=tuple(Label(name, min(1.0, score)) for name, score in scene.best_labels(8)),
+            labels=tuple(Label(name, min(1.0, score)) for name, score in scene.best_labels(3)),
             # Not as texts and speech: those would be found twice by a search for words.
             arrays={"scene": np.frombuffer(blob, np.uint8)},
         )

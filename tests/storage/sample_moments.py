@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from streammem.config import BudgetConfig, Config, MemoryConfig
+from streammem.config import BudgetConfig, Config, MemoryConfig, TimelineConfig
 from streammem.model import Detection, Intrinsics, Label, Observation, Pose, Producer, Speech, TextSpan
 
 SECOND = 10**9
@@ -53,4 +53,6 @@ def small_config(seal_bytes: int = 16384, disk_bytes: int = 0, **memory: object)
     return Config(
         memory=MemoryConfig(seal_bytes=seal_bytes, **memory),  # type: ignore[arg-type]
         budget=BudgetConfig(disk_bytes=disk_bytes),
+        # Budgets of a megabyte are tight on purpose: what they hold is counted for moments alone.
+        timeline=TimelineConfig(on=not disk_bytes),
     )
