@@ -93,7 +93,7 @@ def test_golden_bytes() -> None:
         "aa636170747572655f6e7302a66c6162656c739192a36d7567cb3fe0000000000000"
     )
     assert header.hex() == golden
-    assert p.seal(p.Write(id=1)).hex() == "83a46b696e64a57772697465a776657273696f6e920100a2696401"
+    assert p.seal(p.Write(id=1)).hex() == "83a46b696e64a57772697465a776657273696f6e920101a2696401"
     assert p.read_from_client(mini.msgpack.packb({"kind": "write", "version": (1, 0), "id": 9})) == p.Write(
         version=(1, 0), id=9
     )

@@ -41,6 +41,7 @@ def assert_same(left: Observation, right: Observation) -> None:
 
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
 name = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=40).filter(str.isprintable)
+said = text.filter(str.isprintable)
 share = st.floats(0, 1)
 int64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -71,7 +72,7 @@ def observations(draw: st.DrawFn) -> Observation:
         labels=tuple(Label(*pair) for pair in draw(st.lists(st.tuples(text, share), max_size=3))),
         texts=tuple(TextSpan(*pair) for pair in draw(st.lists(st.tuples(text, share), max_size=3))),
         states=tuple(
-            StateFact(*given) for given in draw(st.lists(st.tuples(name, name, text, share, text), max_size=3))
+            StateFact(*given) for given in draw(st.lists(st.tuples(name, name, said, share, said), max_size=3))
         ),
         stats=draw(st.dictionaries(name, st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
     )
