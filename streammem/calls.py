@@ -7,13 +7,14 @@ structs that the engine itself uses, so that a client gets what a caller in the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from streammem.checks import DTYPES
+from streammem.banks.pcmb.step import EpisodeInfo, StepSummary
+from streammem.checks import DTYPES, LIMITS
 from streammem.errors import ProtocolError
 from streammem.health import HealthSnapshot
 from streammem.model import (
@@ -110,6 +111,26 @@ class SeqArguments(_Arguments):
     seq: int
 
 
+class AttendArguments(_Arguments):
+    """The tokens follow as buffers, by the names of their streams."""
+
+    episode: str
+    step: int
+    attention: bool = False
+    buffers: tuple[BufferInfo, ...] = ()
+
+
+class EpisodeArguments(_Arguments):
+    episode: str
+
+
+class AttendedHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The fused tokens follow as buffers, by the names of their streams."""
+
+    summary: StepSummary
+    buffers: tuple[BufferInfo, ...]
+
+
 class RecordHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record without its arrays, which follow as buffers; ``vector`` is one of them."""
 
@@ -145,12 +166,14 @@ _FIELDS = tuple(name for name in RecordHeader.__struct_fields__ if name != "buff
 
 class Call(NamedTuple):
     """``action`` is what the caller's role must allow (``keys.ACTIONS``); ``changes``: an answer is kept for a while,
-    so that the same request, sent again after a reconnect, isn't done again."""
+    so that the same request, sent again after a reconnect, isn't done again. ``buffers``: how many arrays may follow
+    the arguments."""
 
     arguments: type[msgspec.Struct]
     result: Any
     action: str
     changes: bool = False
+    buffers: int = 0
 
 
 CALLS: dict[str, Call] = {
@@ -175,7 +198,35 @@ CALLS: dict[str, Call] = {
     "pin": Call(IntervalArguments, type(None), "pin", True),
     "unpin": Call(IntervalArguments, type(None), "unpin", True),
     "forget": Call(ForgetArguments, ForgetReport, "forget", True),
+    # Not kept for repeats: the episode knows its last step and gives the same answer again.
+    "attend": Call(AttendArguments, AttendedHeader, "attend", buffers=2),
+    "end_episode": Call(EpisodeArguments, bool, "attend", True),
+    "episodes": Call(Nothing, list[EpisodeInfo], "attend"),
 }
+
+
+def encode_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[tuple[BufferInfo, ...], list[Buffer]]:
+    """What the buffers hold, by name, and their bytes."""
+    infos, buffers = [], []
+    for name in sorted(arrays):
+        plain = np.ascontiguousarray(arrays[name])
+        infos.append(BufferInfo(name, plain.dtype.str, plain.shape))
+        buffers.append(plain.tobytes())
+    return tuple(infos), list(buffers)
+
+
+def decode_arrays(infos: Sequence[BufferInfo], buffers: Sequence[Buffer]) -> dict[str, np.ndarray]:
+    """Read-only views of the buffers by name. Raises ProtocolError where one doesn't fit its description."""
+    if len(buffers) != len(infos) or len({info.name for info in infos}) != len(infos):
+        raise ProtocolError(f"{len(buffers)} arrays came, {len(infos)} are described, each name once")
+    arrays: dict[str, np.ndarray] = {}
+    for info, buffer in zip(infos, buffers, strict=True):
+        dtype, shape = DTYPES.get(info.dtype), info.shape
+        sides = len(shape) <= LIMITS.dims and all(0 <= side <= LIMITS.total_bytes for side in shape)
+        if dtype is None or not sides or math.prod(shape) * dtype.itemsize != len(buffer):
+            raise ProtocolError(f"the array {info.name[:40]!r} doesn't fit its description")
+        arrays[info.name] = np.frombuffer(buffer, dtype).reshape(shape)
+    return arrays
 
 
 def encode_records(records: Sequence[Record]) -> tuple[list[RecordHeader], list[Buffer]]:
@@ -183,15 +234,12 @@ def encode_records(records: Sequence[Record]) -> tuple[list[RecordHeader], list[
     headers: list[RecordHeader] = []
     buffers: list[Buffer] = []
     for record in records:
-        infos = []
         arrays = {**record.arrays, **({"vector": record.vector} if record.vector is not None else {})}
-        for name in sorted(arrays):
-            plain = np.ascontiguousarray(arrays[name])
-            infos.append(BufferInfo(name, plain.dtype.str, plain.shape))
-            buffers.append(plain.tobytes())
+        infos, own = encode_arrays(arrays)
+        buffers += own
         fields = {name: getattr(record, name) for name in _FIELDS}
         fields["stats"] = dict(record.stats)
-        headers.append(RecordHeader(**fields, buffers=tuple(infos)))
+        headers.append(RecordHeader(**fields, buffers=infos))
     return headers, buffers
 
 
@@ -200,13 +248,8 @@ def decode_records(headers: Sequence[RecordHeader], buffers: Sequence[Buffer]) -
     records: list[Record] = []
     at = 0
     for header in headers:
-        arrays: dict[str, np.ndarray] = {}
-        for info in header.buffers:
-            dtype = DTYPES.get(info.dtype)
-            if dtype is None or at >= len(buffers) or math.prod(info.shape) * dtype.itemsize != len(buffers[at]):
-                raise ProtocolError(f"the array {info.name!r} of a record doesn't fit its description")
-            arrays[info.name] = np.frombuffer(buffers[at], dtype).reshape(info.shape)
-            at += 1
+        arrays = decode_arrays(header.buffers, buffers[at : at + len(header.buffers)])
+        at += len(header.buffers)
         fields = {name: getattr(header, name) for name in _FIELDS}
         vector = arrays.pop("vector", None)
         records.append(Record(**fields, vector=vector, arrays=arrays))

@@ -12,8 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+import numpy as np
 
 from streammem import calls as c
+from streammem.banks.pcmb.options import STREAMS
+from streammem.banks.pcmb.step import Attended, EpisodeInfo, check_step, check_tokens
 from streammem.checks import check_name, refuse, validate_observation
 from streammem.errors import DeadlineExceeded, ObservationError, ProtocolError, StreammemError
 from streammem.health import HealthSnapshot
@@ -23,7 +26,7 @@ from streammem.model import Answer, Evidence, Observation, Record, StreamInfo
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
 from streammem.window import Packet
-from streammem.wire import encode_observation, pack, unpack
+from streammem.wire import Buffer, encode_observation, pack, unpack
 
 Between = tuple[int | None, int | None]
 
@@ -226,6 +229,42 @@ class Client:
     def thumbnail(self, record_id: int) -> bytes | None:
         return self._call("thumbnail", c.RecordArguments(record_id=record_id))
 
+    # -- policies
+
+    def attend(
+        self,
+        episode: str,
+        step: int,
+        perceptual: np.ndarray | None = None,
+        cognitive: np.ndarray | None = None,
+        *,
+        attention: bool = False,
+        timeout_s: float | None = None,
+    ) -> Attended:
+        """One step of a robot policy, as ``PerceptualCognitiveBank.attend``: (n, d) float16 or float32 NumPy tokens,
+        retrieved for, fused and written by the service. Needs the role produce, for the stream that the episode's name
+        begins with. A step that is sent again after a reconnect is done once."""
+        given = {"perceptual": perceptual, "cognitive": cognitive}
+        number = check_step(episode, step)
+        arrays: dict[str, np.ndarray] = {
+            stream: check_tokens(given[stream], stream) for stream in STREAMS if given[stream] is not None
+        }
+        infos, buffers = c.encode_arrays(arrays)
+        asked = c.AttendArguments(episode=episode, step=number, attention=attention, buffers=infos)
+        header, body = self._frames("attend", asked, timeout_s, buffers)
+        # Copies: the caller's own, writable, as in process.
+        fused = {name: array.copy() for name, array in c.decode_arrays(header.buffers, body).items()}
+        return Attended(fused, header.summary)
+
+    def end_episode(self, episode: str) -> bool:
+        """As ``PerceptualCognitiveBank.end_episode``."""
+        check_name(episode, "episode")
+        return self._call("end_episode", c.EpisodeArguments(episode=episode))
+
+    def episodes(self) -> list[EpisodeInfo]:
+        """The open episodes of the streams that this key may use, by name."""
+        return self._call("episodes", c.Nothing())
+
     def streams(self) -> list[StreamInfo]:
         return self._call("streams", c.Nothing())
 
@@ -255,12 +294,16 @@ class Client:
         return self._frames(method, arguments, timeout_s)[0]
 
     def _frames(
-        self, method: str, arguments: msgspec.Struct, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: msgspec.Struct,
+        timeout_s: float | None = None,
+        buffers: Sequence[Buffer] = (),
     ) -> tuple[Any, list[bytes]]:
         wait_s = self.timeout_s if timeout_s is None else timeout_s
         if wait_s <= 0:
             raise DeadlineExceeded("the time for this request is over", hint="give it more than 0 s")
-        body = self.link.call(method, msgspec.msgpack.encode(arguments), timeout_s=wait_s)
+        body = self.link.call(method, msgspec.msgpack.encode(arguments), *buffers, timeout_s=wait_s)
         try:
             return msgspec.msgpack.decode(body[0], type=c.CALLS[method].result), body[1:]
         except (msgspec.DecodeError, IndexError) as error:

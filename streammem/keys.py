@@ -37,7 +37,9 @@ ALLOW_FILE = "allow.yaml"
 SERVER = "server"
 
 # What each role may do. admin may do everything that is named here or under another role.
-_PRODUCE = frozenset({"hello", "ping", "write", "flush", "set_stream", "put_state", "get_state", "stream_status"})
+_PRODUCE = frozenset(
+    {"hello", "ping", "write", "flush", "set_stream", "put_state", "get_state", "stream_status", "attend"}
+)
 _QUERY = frozenset(
     {"hello", "ping", "search", "ask", "status", "streams", "record", "thumbnail", "frame", "stream_status", "feed"}
 )

@@ -145,7 +145,7 @@ class Link:
             counts = self._drops.setdefault(stream, {})
             counts[reason] = counts.get(reason, 0) + count
 
-    def call(self, method: str, arguments: bytes, *, timeout_s: float) -> list[bytes]:
+    def call(self, method: str, arguments: bytes, *buffers: Buffer, timeout_s: float) -> list[bytes]:
         """The body of the reply. Sent again after a reconnect until the deadline; the service answers a request that it
         has done already from its notes. Raises the service's error, ServiceUnreachable or DeadlineExceeded."""
         with self._condition:
@@ -154,7 +154,7 @@ class Link:
             request = p.Request(
                 id=self._ids, client=self.client, method=method, deadline_ms=max(1, round(timeout_s * 1000))
             )
-            call = _Call(self._ids, [p.seal(request), arguments], timeout_s)
+            call = _Call(self._ids, [p.seal(request), arguments, *buffers], timeout_s)
             self._calls[call.id] = call
         self._wake()
         try:

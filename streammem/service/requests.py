@@ -18,11 +18,15 @@ import msgspec
 
 from streammem import calls as c
 from streammem import protocol as p
+from streammem.banks.pcmb.episodes import stream_of as episode_stream
+from streammem.banks.pcmb.options import STREAMS
+from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
 from streammem.calls import CALLS
 from streammem.errors import (
     AccessDenied,
     CorruptData,
     DeadlineExceeded,
+    ProtocolError,
     QueryError,
     ServiceBusy,
     ServiceError,
@@ -37,6 +41,8 @@ log = logging.getLogger("streammem.service")
 
 NOTES = 1024
 """Answers to changes that are kept for a repeated request: far more than can be under way."""
+ARRAY_BYTES = 64 << 20
+"""Arrays of requests that wait or run; four of the largest. Above it clients are told to come back."""
 SWAPS = 3
 """How often a question is asked again because a segment was replaced (demoted, forgotten) under it."""
 
@@ -53,6 +59,7 @@ class Requests:
         self._notes: OrderedDict[tuple[str, str, int], list[Buffer] | None] = OrderedDict()
         self._lock = threading.Lock()
         self.running = 0
+        self._array_bytes = 0
 
     def run(
         self, request: p.Request, body: Sequence[Buffer], grant: Grant, send: Send, done: Callable[[float, bool], None]
@@ -62,8 +69,9 @@ class Requests:
         call = CALLS.get(request.method)
         if call is None:
             raise p.Refused("method", f"there is no method {request.method[:40]!r}", id=request.id)
-        if len(body) != 1:
-            raise p.Refused("parts", f"a request has 2 parts, this one {len(body) + 1}", id=request.id)
+        if not 1 <= len(body) <= 1 + call.buffers:
+            most = f"{2 + call.buffers} at most" if call.buffers else "2"
+            raise p.Refused("parts", f"a request has {most} parts, this one {len(body) + 1}", id=request.id)
         if len(body[0]) > p.ARGUMENT_BYTES:
             raise p.Refused(
                 "oversize", f"the arguments have {len(body[0])} bytes, the limit is {p.ARGUMENT_BYTES}", id=request.id
@@ -81,21 +89,24 @@ class Requests:
                 if known is not None:
                     send(known)
                 return  # None: it is being done; its answer goes to the newest connection
-            if self.running >= self._most:
+            size = sum(len(part) for part in body[1:])
+            if self.running >= self._most or self._array_bytes + size > ARRAY_BYTES:
                 raise ServiceBusy(f"{self.running} requests wait already", hint="try again in a moment")
+            self._array_bytes += size
             if call.changes:
                 self._notes[note] = None
                 while len(self._notes) > NOTES:
                     self._notes.popitem(last=False)
             self.running += 1
         deadline = time.monotonic() + min(request.deadline_ms, 3_600_000) / 1000
-        self._pool.submit(self._work, request, call, arguments, grant, note, deadline, send, done)
+        self._pool.submit(self._work, request, call, arguments, body[1:], grant, note, deadline, send, done)
 
     def _work(
         self,
         request: p.Request,
         call: c.Call,
         arguments: Any,
+        arrays: Sequence[Buffer],
         grant: Grant,
         note: tuple[str, str, int],
         deadline: float,
@@ -107,7 +118,7 @@ class Requests:
         try:
             if begun > deadline:
                 raise DeadlineExceeded("the request waited too long for a worker", hint="try again, or ask less often")
-            result, buffers = self._answer(request.method, arguments, grant)
+            result, buffers = self._answer(request.method, arguments, arrays, grant)
             parts: list[Buffer] = [p.seal(p.Reply(id=request.id, method=request.method)), result, *buffers]
             failed = False
         except StreammemError as error:
@@ -118,6 +129,7 @@ class Requests:
             parts = [p.seal(p.error_message(request.id, what))]
         with self._lock:
             self.running -= 1
+            self._array_bytes -= sum(len(part) for part in arrays)
             if call.changes and failed:
                 self._notes.pop(note, None)  # it may be tried again with the same id
             elif call.changes:
@@ -125,7 +137,11 @@ class Requests:
         send(parts)
         done(time.monotonic() - begun, failed)
 
-    def _answer(self, method: str, arguments: Any, grant: Grant) -> tuple[bytes, list[Buffer]]:
+    def _answer(
+        self, method: str, arguments: Any, arrays: Sequence[Buffer], grant: Grant
+    ) -> tuple[bytes, list[Buffer]]:
+        if method == "attend":
+            return self._attend(arguments, arrays, grant)
         for attempt in range(SWAPS):
             try:
                 result = getattr(self, f"_{method}")(arguments, grant)
@@ -263,6 +279,33 @@ class Requests:
     def _unpin(self, a: c.IntervalArguments, grant: Grant) -> None:
         require(grant, "unpin", a.stream)
         self._memory.unpin(a.stream, a.between)
+
+    @property
+    def _policies(self) -> PerceptualCognitiveBank:
+        bank = self._memory.bank("perceptual_cognitive")
+        assert isinstance(bank, PerceptualCognitiveBank)
+        return bank
+
+    def _attend(self, a: c.AttendArguments, arrays: Sequence[Buffer], grant: Grant) -> tuple[bytes, list[Buffer]]:
+        """Beside the writer and without its lock: a policy's step waits for steps of its own episode only."""
+        require(grant, "attend", episode_stream(a.episode))
+        given = c.decode_arrays(a.buffers, arrays)
+        unknown = sorted(set(given) - set(STREAMS))
+        if unknown:
+            raise ProtocolError(f"attend takes the arrays {' and '.join(STREAMS)}, not {unknown[0][:40]!r}")
+        done = self._policies.attend(
+            a.episode, a.step, given.get("perceptual"), given.get("cognitive"), attention=a.attention
+        )
+        infos, buffers = c.encode_arrays(done.tokens)
+        return msgspec.msgpack.encode(c.AttendedHeader(summary=done.summary, buffers=infos)), buffers
+
+    def _end_episode(self, a: c.EpisodeArguments, grant: Grant) -> bool:
+        require(grant, "attend", episode_stream(a.episode))
+        return self._policies.end_episode(a.episode)
+
+    def _episodes(self, _: c.Nothing, grant: Grant) -> Any:
+        found = self._policies.episodes()
+        return [each for each in found if allowed(grant.role, grant.streams, "attend", episode_stream(each.episode))]
 
     def _forget(self, a: c.ForgetArguments, grant: Grant) -> Any:
         if a.stream is None and "*" not in grant.streams:

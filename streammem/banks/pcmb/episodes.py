@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streammem.banks.pcmb.options import STREAMS, Streams
-from streammem.banks.pcmb.step import Attended, Episode, EpisodeInfo, Parts, checked, reserve
+from streammem.banks.pcmb.step import Attended, Episode, EpisodeInfo, Parts, check_step, checked, reserve
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
 from streammem.errors import ObservationError, ServiceBusy
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 REMEMBERED_ENDS = 65_536
 """Ids of ended episodes that are refused when they come again: 1 MB of hashes; then the oldest are forgotten."""
-LAST_STEP = 2**53
-"""Steps become float64 in merged entries: whole numbers are exact up to here."""
 
 
 class Episodes:
@@ -72,21 +70,19 @@ class Episodes:
         Raises ObservationError with ``field`` ``episode`` (unknown or ended), ``step`` (backwards) or the stream's name
         (shape, dtype, NaN): nothing was written then, and the episode goes on. Raises ServiceBusy for a new episode
         where there is no room."""
-        check_name(episode, "episode")
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step < LAST_STEP:
-            raise refuse("step", f"is {step!r}, expected a whole number from 0")
+        number = check_step(episode, step)
         parts = self._ready()
         given = {"perceptual": perceptual, "cognitive": cognitive}
         tokens = {stream: checked(given[stream], stream, parts) for stream in STREAMS if given[stream] is not None}
         if not tokens:
             raise refuse("perceptual", "is missing, and so is cognitive", "give the tokens of at least one stream")
-        found = self._find(episode, int(step), tokens, parts)
+        found = self._find(episode, number, tokens, parts)
         with found.lock:
             if found.ended:
                 raise self._gone(episode, found.ended)
             found.used_ns = self._clock.now_ns()
             before = found.merges
-            answer = found.attend(int(step), tokens, parts, attention)
+            answer = found.attend(number, tokens, parts, attention)
             if parts.trained_merges is False and found.merges > before:
                 self._warn(parts)
         made = {

@@ -13,13 +13,15 @@ import numpy as np
 from streammem.banks.pcmb.options import STREAMS, Options, Streams
 from streammem.banks.pcmb.reader import Given, Projected, Reader, by_entry
 from streammem.banks.pcmb.tokens import TokenBank
-from streammem.checks import LIMITS, refuse
+from streammem.checks import LIMITS, check_name, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_TOKENS = 4096
-"""Tokens in one call and stream; 256 in the paper."""
+LAST_STEP = 2**53
+"""Steps become float64 in merged entries: whole numbers are exact up to here."""
+MOST_BYTES = 8 << 20
+"""Of one stream's tokens in one call: 256 tokens of 4,096 channels in float32 are 4 MB, the paper's are 0.26."""
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,34 +207,51 @@ def reserve(parts: Parts, stream: Streams, tokens: Tensor) -> int:
     return 4 * n * (slots * (d + 1) + 2 * layers * parts.options.length * d + 2 * d)
 
 
+def check_step(episode: object, step: object) -> int:
+    """The step as a Python number. Raises ObservationError for a name or a step that none can have."""
+    check_name(episode, "episode")
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step < LAST_STEP:
+        raise refuse("step", f"is {step!r}, expected a whole number from 0")
+    return int(step)
+
+
+def check_tokens(tokens: Any, stream: Streams) -> np.ndarray:
+    """The array itself, if it can be a step's tokens, whatever the episode. Raises ObservationError."""
+    if not isinstance(tokens, np.ndarray):
+        raise refuse(stream, f"must be a NumPy array, got {type(tokens).__name__}")
+    # NumPy calls a byte-swapped float32 another dtype; torch knows no such thing.
+    _check_form(tokens.dtype.str in ("<f2", "<f4"), tokens, stream)
+    return tokens
+
+
+def _check_form(dtype_fits: bool, tokens: Any, stream: Streams) -> None:
+    shape = tuple(tokens.shape)
+    if not dtype_fits or len(shape) != 2 or 0 in shape:
+        raise refuse(stream, f"has dtype {tokens.dtype} and shape {shape}, expected float32 or float16 (n, d)")
+    if shape[1] > LIMITS.embedding_dim or 4 * shape[0] * shape[1] > MOST_BYTES:
+        raise refuse(stream, f"has shape {shape}, the limit is {LIMITS.embedding_dim} channels and {MOST_BYTES} bytes")
+
+
 def checked(tokens: Any, stream: Streams, parts: Parts) -> Tensor:
     """A private float32 copy on the bank's device. Raises ObservationError."""
     import torch
 
+    if isinstance(tokens, torch.Tensor):
+        _check_form(tokens.dtype in (torch.float16, torch.bfloat16, torch.float32), tokens, stream)
+    else:
+        check_tokens(tokens, stream)
     reader = parts.reader(stream)
     if reader is None:
         raise refuse(stream, "has no reader: the weights hold none for it", "leave it out, or load weights that do")
-    if isinstance(tokens, np.ndarray):
-        # NumPy calls a byte-swapped float32 another dtype; torch knows no such thing.
-        plain = np.dtype(tokens.dtype) in (np.dtype("<f2"), np.dtype("<f4"))
-    elif isinstance(tokens, torch.Tensor):
-        plain = tokens.dtype in (torch.float16, torch.bfloat16, torch.float32)
-    else:
-        raise refuse(stream, f"must be a NumPy array or a tensor, got {type(tokens).__name__}")
-    if not plain or tokens.ndim != 2:
-        raise refuse(stream, f"has dtype {tokens.dtype} and shape {tuple(tokens.shape)}, expected float32 (n, d)")
-    n, d = tokens.shape
-    if not 1 <= n <= MOST_TOKENS or not 1 <= d <= LIMITS.embedding_dim:
-        raise refuse(stream, f"has shape {(n, d)}, the limit is {(MOST_TOKENS, LIMITS.embedding_dim)}")
-    wanted = getattr(reader, "d", d)
-    if d != wanted:
-        raise refuse(stream, f"has {d} channels, the weights were made for {wanted}")
-    if isinstance(tokens, np.ndarray):
-        copy = torch.from_numpy(np.array(tokens, dtype=np.float32)).to(parts.device)
-    else:
+    wanted = getattr(reader, "d", tokens.shape[1])
+    if tokens.shape[1] != wanted:
+        raise refuse(stream, f"has {tokens.shape[1]} channels, the weights were made for {wanted}")
+    if isinstance(tokens, torch.Tensor):
         copy = tokens.detach().to(device=parts.device, dtype=torch.float32, copy=True)
+    else:
+        copy = torch.from_numpy(np.array(tokens, dtype=np.float32)).to(parts.device)
     if not bool(torch.isfinite(copy).all()):
-        raise refuse(stream, "holds NaN or infinity")
+        raise refuse(stream, "holds NaN or infinity", "nothing of the step was written; send it again without")
     return copy
 
 

@@ -100,9 +100,7 @@ class Trace:
                 seq=self._first_seq,
                 count=span.moments,
                 parents=span.record_ids,
-                producer=Producer(
-                    module="streammem.perceptual_cognitive", model=self.kind, parameters=self.space or ""
-                ),
+                producer=producer,
                 arrays={"tokens": data[at].reshape(-1)},
                 stats={"tokens": float(tokens), "d": float(d)},
             )
