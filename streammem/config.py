@@ -81,6 +81,29 @@ class TimelineConfig(Section):
     """The shortest stretch that is kept as a record of its own; twice as long, four times ... above it."""
 
 
+class EventsConfig(Section):
+    """Where the stream is cut into events. Written with the stream: changing it later changes new events only."""
+
+    on: bool = True
+    """Cut the stream into events; about 0.1 ms a moment."""
+    threshold: Literal["median_mad", "mean_std"] = "median_mad"
+    """A surprise is a boundary above median + gamma * 1.4826 MAD, or mean + gamma * std, of the window before it."""
+    gamma: Annotated[float, Field(ge=0, le=100)] = 3.0
+    window_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    forecast_seconds: Annotated[float, Field(gt=0, le=60)] = 1.5
+    """Time constant of the running average that a moment is compared with."""
+    least: Annotated[float, Field(ge=0, le=2)] = 0.1
+    """No cosine distance below this is a surprise."""
+    min_seconds: Annotated[float, Field(ge=0, le=600)] = 2.0
+    """Shortest event, and how long after it a boundary is known at the latest."""
+    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Longest event."""
+    refine: Literal["none", "modularity", "conductance"] = "modularity"
+    """Move a boundary to the best split of the similarity graph around it."""
+    scene_cut: Annotated[float, Field(ge=0, le=255)] = 40.0
+    """Mean change of the 16x16 gray picture from which on a moment counts as a cut."""
+
+
 class PerceptualCognitiveConfig(Section):
     """Tokens of an episode in a few entries (MemoryVLA), for streams and for robot policies. Needs torch."""
 
@@ -103,6 +126,30 @@ class PerceptualCognitiveConfig(Section):
     """RAM of all banks: half for streams, half for policies."""
     idle_seconds: Annotated[float, Field(ge=0)] = 600.0
     """An episode that was idle for so long makes room for a new one where there is none."""
+
+
+class SpatialConfig(Section):
+    """Where things are and how to get there. Only streams that send poses are mapped; depth adds the octree."""
+
+    on: bool = True
+    voxel_m: Annotated[float, Field(gt=0.001, le=10)] = 0.05
+    """Side of a leaf of the octree in metres."""
+    farthest_m: Annotated[float, Field(gt=0)] = 5.0
+    """Depth readings beyond this are left out."""
+    points: Annotated[int, Field(ge=100)] = 20_000
+    """Depth readings of a moment that are put into the map; a larger depth map is thinned evenly."""
+    place_m: Annotated[float, Field(gt=0)] = 1.0
+    """A moment further than this from every place founds one, whatever it looks like."""
+    place_delta: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """... and so does one that looks less alike than this: L2 distance of unit vectors."""
+    room_m: Annotated[float, Field(gt=0)] = 6.0
+    """Places that are at most so far apart on foot may be one room."""
+    jump_m: Annotated[float, Field(gt=0)] = 1.5
+    """A pose this far from the one before is refused until three in a row agree."""
+    label_score: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Labels of whole pictures with less score are put nowhere."""
+    bytes: Annotated[int, Field(ge=0)] = 256 * MB
+    """RAM for all maps. Above it the oldest submaps are kept in coarser leaves, with their labels. 0: no cap."""
 
 
 class LiveConfig(Section):
@@ -151,7 +198,9 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig()
     recall: RecallConfig = RecallConfig()
     timeline: TimelineConfig = TimelineConfig()
+    events: EventsConfig = EventsConfig()
     perceptual_cognitive: PerceptualCognitiveConfig = PerceptualCognitiveConfig()
+    spatial: SpatialConfig = SpatialConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

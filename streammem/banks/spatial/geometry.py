@@ -97,7 +97,9 @@ def rotation_from_quaternion(q_xyzw: tuple[float, float, float, float]) -> np.nd
     q = np.asarray(q_xyzw, np.float64)
     norm = float(np.sqrt((q * q).sum()))
     if not (math.isfinite(norm) and norm > 1e-6):
-        raise ObservationError(f"the quaternion {tuple(q_xyzw)} is no rotation", field="pose", hint="leave out the pose")
+        raise ObservationError(
+            f"the quaternion {tuple(q_xyzw)} is no rotation", field="pose", hint="leave out the pose"
+        )
     x, y, z, w = q / norm
     return np.array(
         [
@@ -141,13 +143,13 @@ def apply(transform: np.ndarray, points_m: np.ndarray) -> np.ndarray:
 
 
 def camera_for(camera: Intrinsics, shape: tuple[int, ...]) -> Intrinsics:
-    """The camera in pixels of a depth map of this (h, w). Raises ObservationError where the shapes' aspects differ: then
-    the intrinsics are of another picture."""
+    """The camera in pixels of a depth map of this (h, w). Raises ObservationError where the aspects differ: then the
+    intrinsics are of another picture."""
     height, width = shape[:2]
     sx, sy = width / camera.width, height / camera.height
     if abs(sx / sy - 1) > ASPECT_TOLERANCE:
         raise ObservationError(
-            f"intrinsics are of a {camera.width} x {camera.height} picture, the depth map has {width} x {height} pixels",
+            f"intrinsics are of a {camera.width} x {camera.height} picture, the depth map is {width} x {height}",
             field="intrinsics",
             hint="crop both alike, or send the intrinsics of this depth map",
         )

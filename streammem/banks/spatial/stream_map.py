@@ -1,0 +1,533 @@
+"""The map of one stream: an open submap that grows, closed ones, and what is made from them all.
+
+    moment -> pose gate -> open submap (leaves, steps, sightings) -> closed: a record of the bank
+
+``view`` adds the submaps up: joint octree, graph of places, objects. It is made when somebody asks, and kept until
+something changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from streammem.banks.spatial import geometry, seeing
+from streammem.banks.spatial.octree import Octree
+from streammem.banks.spatial.submap import SIGHTING, STEP, Submap, arrays_of, submap_from
+from streammem.banks.spatial.topology import Topology
+from streammem.banks.spatial.versions import Correction, correction_of, moved_pose, pose_of, row_of
+from streammem.config import SpatialConfig
+from streammem.errors import CorruptData, StreammemError
+from streammem.model import Label, Pose, Producer, Record, record_id
+
+BANK = "spatial"
+SUBMAP_STEPS = 64
+SUBMAP_LEAVES = 16_384
+SUBMAP_NS = 60 * 10**9
+SUBMAP_M = 6.0
+"""A submap is closed at so many moments, leaves, so much time, or so far from its beginning: its state is saved with
+every seal, and a correction moves it as one piece."""
+LOOK_EVERY = 4
+"""Free space is looked for in every fourth moment with depth: it costs as much as the points."""
+FREE_LEVELS = 2
+"""Free cells are four voxels wide."""
+COARSEST = 4
+MOST_LABELS = 64
+_PRODUCER = Producer("streammem.banks.spatial", revision="1")
+
+
+@dataclass(slots=True)
+class Joined:
+    """Submaps added up. ``steps`` and ``sightings`` are corrected, in order of submaps; ``submap`` (n,) gives each
+    step's submap by its place in ``submaps``."""
+
+    frame_id: str
+    map_version: int
+    tree: Octree
+    free: Octree
+    topology: Topology
+    steps: np.ndarray
+    sightings: np.ndarray
+    names: list[str]
+    up: np.ndarray
+
+
+@dataclass(slots=True)
+class StreamMap:
+    """``rejected`` counts what was turned away, by reason."""
+
+    stream: str
+    config: SpatialConfig
+    closed: list[Submap] = field(default_factory=list)
+    open: Submap | None = None
+    corrections: list[Correction] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
+    gate: geometry.PoseGate = field(default_factory=geometry.PoseGate)
+    frame_id: str = ""
+    next_number: int = 0
+    depths: int = 0
+    lost: int = 0
+    coarsened: int = 0
+    topology: Topology | None = None
+    _base: dict[str, tuple[Octree, Octree]] = field(default_factory=dict)
+    _view: dict[tuple[str, int | None, int | None], Joined] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gate = geometry.PoseGate(self.config.jump_m)
+        self.topology = self.new_topology()
+
+    def new_topology(self) -> Topology:
+        config = self.config
+        return Topology(
+            delta=config.place_delta, gate_m=config.place_m, same_spot_m=config.place_m / 2, alpha=1.0, beta=0.0
+        )
+
+    # -- writing
+
+    def observe(self, record: Record) -> list[Record]:
+        """One moment. Never raises: what can't be used is counted."""
+        made: list[Record] = []
+        try:
+            correction = correction_of(record)
+        except StreammemError:
+            self._reject("correction")
+            return made
+        if correction is not None:
+            made += self._correct(correction, record)
+        pose = record.pose
+        if pose is None:
+            return made
+        if pose.frame_id != self.frame_id:
+            made += self.close()
+            self.frame_id, self.gate = pose.frame_id, geometry.PoseGate(self.config.jump_m)
+            self.topology = self._topology_of(self._chosen(pose.frame_id, None, None), pose.frame_id, None)
+            self.topology.current = None
+        verdict = self.gate.judge(pose)
+        if verdict not in ("good", "moved"):
+            self._reject(verdict)
+            return made
+        if self.open is not None and (verdict == "moved" or self._is_full(self.open, record, pose)):
+            made += self.close()
+        self._take(record, pose, linked=verdict == "good")
+        self._view.clear()
+        return made
+
+    def _reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    @staticmethod
+    def _is_full(submap: Submap, record: Record, pose: Pose) -> bool:
+        steps = submap.steps
+        return (
+            pose.map_version != submap.map_version
+            or len(steps) >= SUBMAP_STEPS
+            or len(submap.tree) >= SUBMAP_LEAVES
+            or abs(record.t_start_ns - int(steps["t_ns"][0])) >= SUBMAP_NS
+            or float(np.linalg.norm(steps["pose"][0, :3] - pose.position_m)) >= SUBMAP_M
+        )
+
+    def _take(self, record: Record, pose: Pose, *, linked: bool) -> None:
+        submap = self.open
+        if submap is None:
+            submap = self.open = self._begin(pose)
+        used = False
+        try:
+            used = self._map(submap, record, pose)
+            seen = seeing.things_of(
+                record, pose, least_score=self.config.label_score, farthest_m=self.config.farthest_m
+            )
+        except StreammemError as error:
+            self._reject(getattr(error, "field", "") or type(error).__name__)
+            seen = []
+        for thing in seen:
+            row = (
+                record.t_start_ns,
+                record.record_id,
+                submap.label_number(thing.name),
+                thing.placed,
+                thing.score,
+                thing.point_m,
+                thing.radius_m,
+            )
+            submap.sightings = np.append(submap.sightings, np.array([row], SIGHTING))
+        direction = geometry.rotation_from_quaternion(pose.q_xyzw)[:, 2]
+        assert self.topology is not None
+        step = self.topology.observe(
+            pose.position_m, record.vector, record.t_start_ns, record.record_id, direction=direction, linked=linked
+        )
+        if step.kept_view:
+            vector = np.empty(0, np.float16) if record.vector is None else record.vector.astype(np.float16)
+            submap.view_vectors.append(vector)
+        kept = (record.t_start_ns, record.record_id, step.place_id, linked, step.kept_view, used, row_of(pose))
+        submap.steps = np.append(submap.steps, np.array([kept], STEP))
+
+    def _begin(self, pose: Pose) -> Submap:
+        voxel = self.config.voxel_m
+        # A cube of 12.8 m (5 cm voxels) around the first pose, its corner on the grid that all submaps share.
+        side = voxel * 2**8
+        corner = np.floor(np.array(pose.position_m) / side - 0.5) * side
+        x, y, z = corner.tolist()
+        tree, free = Octree(voxel, (x, y, z), 9), Octree(voxel * 2**FREE_LEVELS, (x, y, z), 9 - FREE_LEVELS)
+        submap = Submap(self.next_number, pose.frame_id, pose.map_version, tree, free)
+        self.next_number += 1
+        return submap
+
+    def _map(self, submap: Submap, record: Record, pose: Pose) -> bool:
+        """Leaves and free space of one moment. False where it has no depth."""
+        config = self.config
+        points = seeing.points_of(record, pose, most=config.points, farthest_m=config.farthest_m)
+        if points is None or record.intrinsics is None:
+            return False
+        depth = record.arrays["depth_m"]
+        t_ns = record.t_start_ns
+        self.depths += 1
+        if self.depths % LOOK_EVERY == 1:
+            base, _ = self.base(pose.frame_id)
+            here = np.asarray(pose.position_m)
+            margin = 1.5 * config.voxel_m
+            for tree in (base, submap.tree):
+                rows = tree.box(here - config.farthest_m, here + config.farthest_m)
+                rows = rows[tree.occupied[rows]]
+                centres = tree.surface(rows)
+                through = seeing.seen_through(centres, depth, record.intrinsics, pose, margin)
+                submap.tree.look_at(centres[through], t_ns)
+            spacing = submap.free.voxel_m
+            submap.free.look_at(
+                seeing.free_points(depth, record.intrinsics, pose, spacing_m=spacing, farthest_m=config.farthest_m),
+                t_ns,
+            )
+        submap.tree.insert(points.xyz, t_ns, record.record_id, points.rgb)
+        for thing in seeing.things_of(record, pose, least_score=1.1, farthest_m=config.farthest_m):
+            rows = seeing.rows_of_thing(submap.tree, thing, points, depth)
+            if len(rows):
+                submap.tree.labels.add(rows, thing.name, thing.score)
+        return len(points.xyz) > 0
+
+    def close(self) -> list[Record]:
+        """The open submap as a record; nothing where there is none."""
+        submap, self.open = self.open, None
+        if submap is None or not len(submap.steps):
+            return []
+        first, last = submap.span
+        number = record_id(BANK, self.stream, "submap", submap.number)
+        best: dict[str, float] = {}
+        for row in submap.sightings:
+            name = submap.labels[int(row["label"])]
+            best[name] = max(best.get(name, 0.0), float(row["score"]))
+        labels = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:MOST_LABELS]
+        arrays = arrays_of(submap, exact=False)
+        record = Record(
+            record_id=number,
+            bank=BANK,
+            stream=self.stream,
+            t_start_ns=first,
+            t_end_ns=last,
+            session="submap",
+            seq=submap.number,
+            count=len(submap.steps),
+            parents=tuple(int(parent) for parent in submap.steps["record"]),
+            producer=_PRODUCER,
+            labels=tuple(Label(name, min(1.0, score)) for name, score in labels),
+            pose=pose_of(submap.steps["pose"][0], submap.frame_id, submap.map_version),
+            stats={"leaves": float(len(submap.tree)), "sightings": float(len(submap.sightings))},
+            arrays={name: array for name, array in arrays.items() if len(array)},
+        )
+        # What is kept is what will be read again: rounded alike before and after a restart.
+        self.keep(submap_from(arrays, submap.frame_id, number))
+        return [record]
+
+    def keep(self, submap: Submap) -> None:
+        """Another closed submap."""
+        self.closed.append(submap)
+        self._view.clear()
+        base = self._base.get(submap.frame_id)
+        if base is not None:
+            transform = self.transform(submap, None)
+            base[0].add(submap.tree, transform)
+            base[1].add(submap.free, transform)
+
+    def _correct(self, correction: Correction, record: Record) -> list[Record]:
+        made = self.close()
+        number = record_id(BANK, self.stream, "correction", len(self.corrections))
+        kept = Correction(
+            correction.map_version,
+            correction.frame_id,
+            correction.known_ns,
+            correction.times_ns,
+            correction.poses,
+            number,
+        )
+        self.corrections.append(kept)
+        self.rebuild()
+        # The tracker continues in the corrected map: a jump of the pose is what it just said.
+        self.gate = geometry.PoseGate(self.config.jump_m)
+        made.append(
+            Record(
+                record_id=number,
+                bank=BANK,
+                stream=self.stream,
+                t_start_ns=record.t_start_ns,
+                t_end_ns=record.t_start_ns,
+                session="correction",
+                seq=len(self.corrections) - 1,
+                parents=(record.record_id,),
+                producer=_PRODUCER,
+                pose=record.pose,
+                arrays={"map.t_ns": kept.times_ns, "map.pose": kept.poses},
+            )
+        )
+        return made
+
+    def rebuild(self) -> None:
+        """After a correction or after forgetting: make everything from the submaps that there are."""
+        self._base.clear()
+        self._view.clear()
+        self.topology = self._topology_of(self._chosen(self.frame_id, None, None), self.frame_id, None)
+
+    # -- adding up
+
+    def transform(self, submap: Submap, version: int | None) -> np.ndarray | None:
+        """Where the newest correction (at most ``version``) puts a submap; None: where it was."""
+        later = [
+            correction
+            for correction in self.corrections
+            if correction.frame_id == submap.frame_id
+            and correction.map_version > submap.map_version
+            and (version is None or correction.map_version <= version)
+        ]
+        return max(later, key=lambda each: each.map_version).transform_for(submap.steps) if later else None
+
+    def base(self, frame_id: str) -> tuple[Octree, Octree]:
+        """Leaves and free cells of the closed submaps of a frame."""
+        if frame_id not in self._base:
+            self._base[frame_id] = self._trees([submap for submap in self.closed if submap.frame_id == frame_id], None)
+        return self._base[frame_id]
+
+    def _trees(self, submaps: Sequence[Submap], version: int | None) -> tuple[Octree, Octree]:
+        voxel = self.config.voxel_m
+        tree, free = Octree(voxel, (0.0, 0.0, 0.0), 8), Octree(voxel * 2**FREE_LEVELS, (0.0, 0.0, 0.0), 8 - FREE_LEVELS)
+        for submap in submaps:
+            transform = self.transform(submap, version)
+            tree.add(submap.tree, transform)
+            free.add(submap.free, transform)
+        return tree, free
+
+    def _chosen(self, frame_id: str, version: int | None, until_ns: int | None) -> list[Submap]:
+        submaps = [*self.closed, *([self.open] if self.open is not None else [])]
+        return [
+            submap
+            for submap in submaps
+            if submap.frame_id == frame_id
+            and len(submap.steps)
+            and (version is None or submap.map_version <= version)
+            and (until_ns is None or submap.span[0] <= until_ns)
+        ]
+
+    def _topology_of(self, submaps: Sequence[Submap], frame_id: str, version: int | None) -> Topology:
+        """The graph, as it was decided step by step, at corrected positions."""
+        graph = self.new_topology()
+        for submap in submaps:
+            transform = self.transform(submap, version)
+            vectors = iter(submap.view_vectors)
+            for step in submap.steps:
+                pose = pose_of(step["pose"], frame_id)
+                if transform is not None:
+                    pose = moved_pose(pose, transform, 0)
+                vector = next(vectors, None) if step["view"] else None
+                if not step["linked"]:
+                    graph.current = None
+                graph.apply(
+                    int(step["place"]),
+                    pose.position_m,
+                    None if vector is None or not len(vector) else vector.astype(np.float32),
+                    int(step["t_ns"]),
+                    int(step["record"]),
+                    direction=geometry.rotation_from_quaternion(pose.q_xyzw)[:, 2],
+                    keep_view=bool(step["view"]),
+                )
+        return graph
+
+    def forget(self, t_start_ns: int, t_end_ns: int) -> int:
+        """Drop every submap and correction that overlaps the closed interval, as a whole. Returns the moments."""
+
+        def stays(first: int, last: int) -> bool:
+            return first > t_end_ns or last < t_start_ns
+
+        gone = [submap for submap in self._all() if len(submap.steps) and not stays(*submap.span)]
+        self.closed = [submap for submap in self.closed if all(submap is not each for each in gone)]
+        if any(self.open is each for each in gone):
+            self.open = None
+        self.corrections = [each for each in self.corrections if stays(each.known_ns, each.known_ns)]
+        self.rebuild()
+        return sum(len(submap.steps) for submap in gone)
+
+    def frames(self) -> list[str]:
+        """Frames of reference that submaps are in, sorted."""
+        return sorted({submap.frame_id for submap in self._all()})
+
+    def _all(self) -> list[Submap]:
+        return [*self.closed, *([self.open] if self.open is not None else [])]
+
+    def view(self, frame_id: str, *, version: int | None = None, until_ns: int | None = None) -> Joined:
+        """Everything known in a frame: as of a map version, and from submaps that had begun by ``until_ns``."""
+        key = (frame_id, version, until_ns)
+        if key not in self._view:
+            while len(self._view) >= 4:
+                del self._view[next(iter(self._view))]
+            self._view[key] = self._join(*key)
+        return self._view[key]
+
+    def _join(self, frame_id: str, version: int | None, until_ns: int | None) -> Joined:
+        submaps = self._chosen(frame_id, version, until_ns)
+        now = version is None and until_ns is None
+        if now:
+            base, base_free = self.base(frame_id)
+            tree, free = base.snapshot(), base_free.snapshot()
+            if self.open is not None and self.open.frame_id == frame_id:
+                tree.add(self.open.tree)
+                free.add(self.open.free)
+        else:
+            tree, free = self._trees(submaps, version)
+        names: list[str] = []
+        steps, sightings = [np.empty(0, STEP)], [np.empty(0, SIGHTING)]
+        up = np.zeros(3)
+        for submap in submaps:
+            transform = self.transform(submap, version)
+            own_steps, own_sightings = submap.steps.copy(), submap.sightings.copy()
+            if transform is not None:
+                for step in own_steps:
+                    step["pose"] = row_of(moved_pose(pose_of(step["pose"], frame_id), transform, 0))
+                own_sightings["point"] = geometry.apply(transform, own_sightings["point"])
+            for name in submap.labels:
+                if name not in names:
+                    names.append(name)
+            numbers = np.array([names.index(name) for name in submap.labels], np.int32)
+            if len(own_sightings):
+                own_sightings["label"] = numbers[own_sightings["label"]]
+            steps.append(own_steps)
+            sightings.append(own_sightings)
+            for step in own_steps:
+                up -= geometry.rotation_from_quaternion(tuple(step["pose"][3:]))[:, 1]
+        versions = [submap.map_version for submap in submaps]
+        versions += [
+            correction.map_version
+            for correction in self.corrections
+            if correction.frame_id == frame_id and (version is None or correction.map_version <= version)
+        ]
+        return Joined(
+            frame_id,
+            max(versions, default=0),
+            tree,
+            free,
+            self._topology_of(submaps, frame_id, version),
+            np.concatenate(steps),
+            np.concatenate(sightings),
+            names,
+            up,
+        )
+
+    # -- saving
+
+    @property
+    def nbytes(self) -> int:
+        """RAM: submaps, what is made of them, and views that were asked for."""
+        trees = sum(tree.nbytes + free.nbytes for tree, free in self._base.values())
+        views = sum(view.tree.nbytes + view.free.nbytes + view.topology.nbytes for view in self._view.values())
+        graph = 0 if self.topology is None else self.topology.nbytes
+        return sum(submap.nbytes for submap in self._all()) + trees + views + graph
+
+    def state(self) -> bytes:
+        """Ids of the closed submaps and corrections; the open submap with every bit."""
+        return _ENCODER.encode(
+            State(
+                submaps=[submap.record_id for submap in self.closed],
+                corrections=[correction.record_id for correction in self.corrections],
+                open=None if self.open is None else _pack(self.open),
+                frame_id=self.frame_id,
+                next_number=self.next_number,
+                depths=self.depths,
+                rejected=dict(sorted(self.rejected.items())),
+                last=self.gate.last,
+                waiting=self.gate.waiting,
+                current=None if self.topology is None else self.topology.current,
+            )
+        )
+
+    def load(self, data: bytes, recall: Callable[[int], Record | None]) -> None:
+        """Raises CorruptData for a state that can't be read; submaps that are gone are counted."""
+        try:
+            state = msgspec.msgpack.decode(data, type=State)
+        except msgspec.DecodeError as error:
+            raise CorruptData(f"the saved map of {self.stream!r} can't be read: {error}") from error
+        for number in state.corrections:
+            found = recall(number)
+            if found is not None and found.pose is not None and "map.t_ns" in found.arrays:
+                correction = correction_of(found)
+                if correction is not None:
+                    self.corrections.append(
+                        Correction(
+                            correction.map_version,
+                            correction.frame_id,
+                            correction.known_ns,
+                            correction.times_ns,
+                            correction.poses,
+                            number,
+                        )
+                    )
+        for number in state.submaps:
+            found = recall(number)
+            if found is None or found.pose is None or "grid" not in found.arrays:
+                self.lost += 1
+                continue
+            self.closed.append(submap_from(found.arrays, found.pose.frame_id, number))
+        if state.open is not None:
+            self.open = submap_from(
+                {name: np.frombuffer(blob, dtype).reshape(shape) for name, dtype, shape, blob in state.open.arrays},
+                state.open.frame_id,
+                0,
+            )
+        self.frame_id, self.next_number, self.depths = state.frame_id, state.next_number, state.depths
+        self.rejected = state.rejected
+        self.gate.last, self.gate.waiting = state.last, state.waiting
+        self.topology = self._topology_of(self._chosen(self.frame_id, None, None), self.frame_id, None)
+        self.topology.current = state.current
+
+    def digest(self) -> bytes:
+        return hashlib.blake2b(self.state(), digest_size=16).digest()
+
+
+class OpenState(msgspec.Struct, frozen=True):
+    """An open submap: arrays as (name, dtype, shape, bytes)."""
+
+    frame_id: str
+    arrays: list[tuple[str, str, list[int], bytes]]
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a seal saves of a stream's map."""
+
+    submaps: list[int]
+    corrections: list[int]
+    open: OpenState | None
+    frame_id: str
+    next_number: int
+    depths: int
+    rejected: dict[str, int]
+    last: tuple[float, float, float] | None
+    waiting: list[tuple[float, float, float]]
+    current: int | None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def _pack(submap: Submap) -> OpenState:
+    arrays = arrays_of(submap, exact=True)
+    packed = [
+        (name, arrays[name].dtype.str, list(arrays[name].shape), arrays[name].tobytes()) for name in sorted(arrays)
+    ]
+    return OpenState(submap.frame_id, packed)
