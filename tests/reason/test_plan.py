@@ -141,12 +141,16 @@ def test_future_and_unrecorded_ranges_are_told_apart() -> None:
     media = {"now_ns": 100 * S, "t_min_ns": 0, "t_max_ns": 100 * S}
     assert plan_question("the dog between 5:00 and 6:00", **media).future  # type: ignore[arg-type]
     assert plan_question("what comes in the next 2 minutes", **media).future  # type: ignore[arg-type]
-    gone = plan_question("the dog 10 minutes ago", clock="wall", now_ns=10_000 * S, t_min_ns=9_990 * S, t_max_ns=9_999 * S)
+    gone = plan_question(
+        "the dog 10 minutes ago", clock="wall", now_ns=10_000 * S, t_min_ns=9_990 * S, t_max_ns=9_999 * S
+    )
     assert gone.empty and not gone.future
 
 
 def test_banks_places_and_entities() -> None:
-    plan = plan_question("where is my red mug in the kitchen?", known_places=["kitchen", "kit"], known_entities=["red mug"])
+    plan = plan_question(
+        "where is my red mug in the kitchen?", known_places=["kitchen", "kit"], known_entities=["red mug"]
+    )
     assert plan.places == ("kitchen",) and plan.entities == ("red mug",)
     assert plan.banks == ("entities", "spatial", "moments")
     assert plan_question("a dog").banks == ("moments",)
