@@ -45,9 +45,9 @@ def policy(where: str, directory: Path, **changes: Any) -> Iterator[tuple[Policy
         if where == "process":
             yield bank_of(memory), memory
             return
-        with Service(memory, config=settings.service, bind="tcp://127.0.0.1:*") as service:
-            with connect(service.address, timing=FAST) as client:
-                yield client, memory
+        service = Service(memory, config=settings.service, bind="tcp://127.0.0.1:*")
+        with service, connect(service.address, timing=FAST) as client:
+            yield client, memory
 
 
 def bank_of(memory: Memory) -> PerceptualCognitiveBank:

@@ -216,9 +216,9 @@ def test_without_the_bank(where: str, tmp_path: Path) -> None:
             with pytest.raises(QueryError, match="no bank 'perceptual_cognitive'"):
                 memory.bank("perceptual_cognitive")
             return
-        with Service(memory, bind="tcp://127.0.0.1:*") as service, client_of(service) as client:
-            with pytest.raises(QueryError, match="no bank 'perceptual_cognitive'"):
-                client.attend("cam/1", 0, tokens(0))
+        service = Service(memory, bind="tcp://127.0.0.1:*")
+        with service, client_of(service) as client, pytest.raises(QueryError, match="no bank 'perceptual_cognitive'"):
+            client.attend("cam/1", 0, tokens(0))
 
 
 class TestTheWire:
