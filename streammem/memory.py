@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from streammem.banks import events
 from streammem.banks.base import Asked, Bank, Between
 from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
 from streammem.banks.short_term import ShortTermBank
@@ -35,10 +36,11 @@ from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import Files
+from streammem.storage.forgetting import interval
 from streammem.storage.queue import CommitQueue, Group, Outcome
 from streammem.storage.reports import ForgetReport, Status, WriteReceipt
 from streammem.storage.store import STATE_BYTES
-from streammem.storage.telling import contents_of, search_text_of
+from streammem.storage.telling import contents_of, frame_refs_of, search_text_of
 from streammem.storage.words import WordHit
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     """To add a bank, add its line here."""
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
+        *events.configured(config.events),
         *([TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
         *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
     ]
@@ -222,12 +225,12 @@ class Memory:
     def pin(self, stream: str, between: Between = (None, None)) -> None:
         """Never demote what overlaps the interval (whole segments keep their detail)."""
         check_name(stream, "stream")
-        self._record(Kind.PIN, self._engine.interval(stream, between), durable=True)
+        self._record(Kind.PIN, interval(stream, between), durable=True)
 
     def unpin(self, stream: str, between: Between = (None, None)) -> None:
         """Take back the pin of exactly this interval."""
         check_name(stream, "stream")
-        self._record(Kind.UNPIN, self._engine.interval(stream, between), durable=True)
+        self._record(Kind.UNPIN, interval(stream, between), durable=True)
 
     def _record(self, kind: int, payload: bytes, *, durable: bool) -> None:
         with self._lock:
@@ -290,7 +293,7 @@ class Memory:
         """The frames of these records that exist now: a thumbnail here, or the source's file."""
         with self._lock:
             self._check_open()
-            return self._engine.frame_refs(stream, records)
+            return frame_refs_of(self._engine, stream, records)
 
     def space(self, space_id: str) -> EmbeddingSpace | None:
         """The embedding space of this id, or None where it isn't installed here in this version."""

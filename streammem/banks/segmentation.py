@@ -30,6 +30,8 @@ WINDOW_VALUES = 512
 """Surprises that a window keeps at most, whatever the frame rate: its statistics don't get better with more."""
 WARM_UP = 5
 """Surprises that must be known before one can stand out."""
+ROUNDING = 2e-3
+"""What float16 vectors alone make of equal surprises (5e-4 each): a window without spread must not fire on it."""
 MAD_TO_STD = 1.4826
 """Of a normal distribution: with it, both thresholds mean the same gamma."""
 T = TypeVar("T")
@@ -38,9 +40,10 @@ T = TypeVar("T")
 class Segmenter(Protocol):
     """One rule with the state of one stream. Frames are pushed in the order of time."""
 
-    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False) -> tuple[int, ...]:
+    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False, hint: bool = False) -> tuple[int, ...]:
         """Take in one frame: capture time and embedding (d,) float. ``force``: a segment begins with this frame,
-        whatever the rule says. Returns how many frames each segment has that is finished now, oldest first."""
+        whatever the rule says; ``hint``: something else saw a cut here, clamps still hold. Returns how many frames
+        each segment has that is finished now, oldest first."""
         ...
 
     def finish(self) -> tuple[int, ...]:
@@ -89,7 +92,6 @@ class _SurpriseState(msgspec.Struct, array_like=True):
     version: int
     times: list[int]
     vectors: list[bytes]
-    before: list[bytes]
     forecast: bytes
     window: list[tuple[int, float]]
     pending: int
@@ -98,25 +100,23 @@ class _SurpriseState(msgspec.Struct, array_like=True):
 class SurpriseSegmenter:
     """Surprise is 1 - cosine between a frame and the forecast of it, an exponential average of the last frames.
 
-    Frames are kept as unit vectors in float16, at most ``max_frames`` open ones and half as many before them (what the
-    graph of a boundary reaches back to): 0.3 MB at 384-d. A vector that isn't finite has no surprise and cuts nothing.
+    Frames are kept as unit vectors in float16, at most ``max_frames`` of them: 0.2 MB at 384-d. A vector that isn't
+    finite has no surprise and cuts nothing.
     """
 
     def __init__(self, rule: SurpriseRule | None = None) -> None:
         self.rule = rule or SurpriseRule()
         self._min_ns, self._max_ns = round(self.rule.min_s * 1e9), round(self.rule.max_s * 1e9)
-        self._context = max(1, self.rule.max_frames // 2)
         self._times: list[int] = []
         self._vectors: list[np.ndarray] = []
-        self._before: list[np.ndarray] = []
         self._forecast: np.ndarray | None = None
         self._window: list[tuple[int, float]] = []
         self._pending = 0  # index of the open frame that may begin the next segment; 0: none
         self.surprise = math.nan
 
-    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False) -> tuple[int, ...]:
+    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False, hint: bool = False) -> tuple[int, ...]:
         unit = _unit16(vector)
-        fired = self._is_surprise(t_ns, unit)
+        fired = self._is_surprise(t_ns, unit) or (hint and bool(self._times))
         done: list[int] = []
         if force:
             done += self.finish()
@@ -144,22 +144,18 @@ class SurpriseSegmenter:
     def keep(self, mask: Sequence[bool]) -> None:
         self._times = [t for t, kept in zip(self._times, mask, strict=True) if kept]
         self._vectors = [v for v, kept in zip(self._vectors, mask, strict=True) if kept]
-        self._before, self._window, self._pending = [], [], 0
+        self._window, self._pending = [], 0
         self._forecast = self._vectors[-1].astype(np.float64) if self._vectors else None
 
     def state(self) -> bytes:
         vectors = [vector.tobytes() for vector in self._vectors]
-        before = [vector.tobytes() for vector in self._before]
         forecast = b"" if self._forecast is None else self._forecast.tobytes()
-        return msgspec.msgpack.encode(
-            _SurpriseState(1, self._times, vectors, before, forecast, self._window, self._pending)
-        )
+        return msgspec.msgpack.encode(_SurpriseState(1, self._times, vectors, forecast, self._window, self._pending))
 
     def load(self, state: bytes) -> None:
         read = _decode(state, _SurpriseState)
         try:
             self._vectors = [np.frombuffer(blob, np.float16) for blob in read.vectors]
-            self._before = [np.frombuffer(blob, np.float16) for blob in read.before]
             self._forecast = np.frombuffer(read.forecast, np.float64) if read.forecast else None
         except ValueError as error:
             raise CorruptData(f"the state of a segmentation can't be read: {error}") from error
@@ -173,6 +169,8 @@ class SurpriseSegmenter:
         """Judge a frame against the window before it, and put its surprise there."""
         forecast = self._forecast
         self.surprise = math.nan
+        if self._window and t_ns < self._window[-1][0]:
+            self._window = []  # another recording: what was usual in the last one says nothing
         if forecast is None or forecast.shape != unit.shape or not unit.any():
             return False
         length = float(np.linalg.norm(forecast))
@@ -181,7 +179,7 @@ class SurpriseSegmenter:
         value = self.surprise = 1.0 - float(forecast @ unit.astype(np.float64)) / length
         oldest = t_ns - round(self.rule.window_s * 1e9)
         self._window = [known for known in self._window if known[0] >= oldest][-(WINDOW_VALUES - 1) :]
-        fired = len(self._window) >= WARM_UP and value > max(self._threshold(), self.rule.least)
+        fired = len(self._window) >= WARM_UP and value > max(self._threshold() + ROUNDING, self.rule.least)
         self._window.append((t_ns, value))
         return fired
 
@@ -210,20 +208,21 @@ class SurpriseSegmenter:
     def _resolve(self) -> int:
         """The pending boundary becomes a cut, where the graph of the frames around it says."""
         at, self._pending = self._pending, 0
+        ahead = len(self._vectors) - at
         if self.rule.refine != "none":
-            half = at // 2
-            left = self._before[-half:] if half else []
-            right = self._vectors[: at + max(half, 1)]
-            frames = [vector for vector in [*left, *right] if vector.shape == self._vectors[at].shape]
-            if len(frames) == len(left) + len(right):
-                first = next(i for i in range(1, at + 1) if i == at or self._times[i] - self._times[0] >= self._min_ns)
+            # EM-LLM's graph reaches half an event to both sides and lets the boundary go back a whole one. Online there
+            # are the frames of the lag ahead, so as many behind: with unequal ends the split is drawn to the longer one
+            # (seen: 13 frames off).
+            low = max(0, at - ahead)
+            frames = self._vectors[low : at + ahead]
+            allowed = [i for i in range(max(low, 1), at) if self._times[i] - self._times[0] >= self._min_ns]
+            if allowed and all(vector.shape == frames[0].shape for vector in frames):
                 measure: Measure = self.rule.refine
-                at = best_split(np.stack(frames), len(left) + first, len(left) + at, measure) - len(left)
+                at = low + best_split(np.stack(frames), max(allowed[0] - low, 1), at - low, measure)
         return self._cut(at)
 
     def _cut(self, at: int) -> int:
         """The first ``at`` open frames are a segment."""
-        self._before = [*self._before, *self._vectors[:at]][-self._context :]
         self._times, self._vectors = self._times[at:], self._vectors[at:]
         return at
 
@@ -243,10 +242,10 @@ class CosineSegmenter:
         self._frames = 0
         self._last: np.ndarray | None = None
 
-    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False) -> tuple[int, ...]:
+    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False, hint: bool = False) -> tuple[int, ...]:
         unit, last = _unit16(vector), self._last
         alike = last is not None and last.shape == unit.shape
-        near = alike and float(unit.astype(np.float32) @ last.astype(np.float32)) > self.cosine  # type: ignore[union-attr]
+        near = not hint and alike and float(unit.astype(np.float32) @ last.astype(np.float32)) > self.cosine  # type: ignore[union-attr]
         full = self.max_frames is not None and self._frames >= self.max_frames
         ends = force or (self._frames >= self.min_frames and (full or not near))
         done = self.finish() if ends else ()
@@ -283,7 +282,7 @@ class FixedSegmenter:
         self._frames = 0
         self._start_ns = 0
 
-    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False) -> tuple[int, ...]:
+    def push(self, t_ns: int, vector: np.ndarray, *, force: bool = False, hint: bool = False) -> tuple[int, ...]:
         done = self.finish() if force or (self._frames and t_ns - self._start_ns >= self._length_ns) else ()
         if not self._frames:
             self._start_ns = t_ns
