@@ -1,0 +1,123 @@
+"""Local models of the true classes with random weights: what is loaded, sent and bounded; never what they say."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streammem.errors import DeadlineExceeded, ModelUnavailable, ProtocolError
+from streammem.reason.base import ChatModel, Image, Message
+from streammem.reason.local import LocalModel
+
+transformers = pytest.importorskip("transformers", reason="the extra models isn't installed")
+
+WORDS = '[UNK] [END] <image> user assistant system : a dog is seen at what { } " answer true 1 2 3 hello'.split()
+ASK = [Message("system", ("a dog",)), Message("user", ("what is seen",))]
+
+
+def tokenizer(folder: Path) -> object:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[UNK]", eos_token="[END]", pad_token="[END]",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    made.save_pretrained(folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("language")
+    tokenizer(folder)
+    config = transformers.Qwen2Config(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("seeing")
+    text = transformers.LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=512, eos_token_id=1,
+    )  # fmt: skip
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=2)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"height": 28, "width": 28}, crop_size={"height": 28, "width": 28})
+    transformers.LlavaProcessor(
+        images, tokenizer(folder), patch_size=14, vision_feature_select_strategy="default", image_token="<image>",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_a_language_model_answers_the_same_twice(language_model: Path) -> None:
+    model = LocalModel(language_model)
+    assert isinstance(model, ChatModel)
+    assert (model.limits.context_tokens, model.limits.images, model.limits.json_schema) == (64, 0, False)
+    first, second = (model.chat(ASK, max_tokens=5) for _ in range(2))
+    assert first.text == second.text
+    assert first.tokens_in > 5 and 1 <= first.tokens_out <= 5
+    assert first.finish in ("stop", "length")
+    assert "qwen2" in model.id
+
+
+def test_what_isn_t_json_is_no_data(language_model: Path) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    reply = LocalModel(language_model).chat(ASK, schema=schema, max_tokens=4)
+    assert reply.data is None
+
+
+def test_a_model_that_sees(seeing_model: Path) -> None:
+    model = LocalModel(seeing_model)
+    assert model.limits.images == 8
+    dark, light = (Image(pixels=np.full((40, 60, 3), value, np.uint8)) for value in (0, 255))
+    texts = [model.chat([Message("user", ("what is", picture))], max_tokens=8) for picture in (dark, dark, light)]
+    assert texts[0].text == texts[1].text
+    assert texts[0].tokens_in == texts[2].tokens_in > 4  # a picture is four tokens of this model
+
+
+def test_limits_are_typed_errors(language_model: Path) -> None:
+    model = LocalModel(language_model)
+    with pytest.raises(ProtocolError, match="reads 64"):
+        model.chat([Message("user", ("a dog " * 60,))])
+    with pytest.raises(ModelUnavailable, match="takes 0 pictures"):
+        model.chat([Message("user", ("what", Image(jpeg=b"x")))])
+
+
+def test_the_deadline_ends_a_generation(language_model: Path) -> None:
+    model = LocalModel(language_model)
+    begun = time.monotonic()
+    try:
+        reply = model.chat(ASK, max_tokens=40, timeout_s=0.0)
+        assert reply.tokens_out <= 2
+    except DeadlineExceeded:
+        pass
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"a": 1}', '{"model_type": "nothing-known"}'])
+def test_folders_that_hold_no_model(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelUnavailable):
+        LocalModel(tmp_path).chat(ASK)
