@@ -77,10 +77,10 @@ def test_1_to_4_any_life_of_a_bank(
         else:
             at = change.index
             cosines = mean_cosines(before)
-            assert cosines[at] >= cosines.max() - 1e-6  # 2
+            assert cosines[at] >= cosines.max() - 2e-6  # 2
             exact = [i for i in range(len(cosines)) if torch.equal(before[i], before[i + 1])]
-            if exact and cosines[at] > 1 - 1e-6 and torch.equal(before[at], before[at + 1]):
-                assert at == exact[0]  # a tie goes to the first
+            if exact:
+                assert at <= exact[0]  # a tie goes to the first
             share = counts[at] / (counts[at] + counts[at + 1]) if weighting == "count" else 0.5
             if weighting == "equal":
                 assert torch.equal(after[at], (before[at] + before[at + 1]) / 2)  # 3: exactly

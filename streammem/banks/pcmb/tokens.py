@@ -159,7 +159,8 @@ class TokenBank:
         dots = (self.data[left].float() * self.data[right].float()).sum(-1)
         # A token of zeros has no direction: its cosine is 0, as in torch's own cosine_similarity.
         norms = (self._norms[left] * self._norms[right]).clamp_min(1e-8)
-        return [float(value) for value in (dots / norms).mean(-1).tolist()]
+        # Below that is float32's own rounding: two pairs of equal tokens tie, as they should, and the first one wins.
+        return [round(float(value), 6) for value in (dots / norms).mean(-1).tolist()]
 
     def _merge(self, index: int) -> int:
         """Entry ``index`` becomes the mean of itself and its successor. Returns the successor's slot, free now."""
