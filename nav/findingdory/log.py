@@ -75,6 +75,11 @@ class InteractionLog(msgspec.Struct, frozen=True, kw_only=True):
     steps_daily: int = STEPS_DAILY
 
     @property
+    def entities(self) -> list[ObjectInfo | ReceptacleInfo | RoomInfo]:
+        """Objects, receptacles, rooms."""
+        return [*self.objects, *self.receptacles, *self.rooms]
+
+    @property
     def clock(self) -> DayClock:
         return DayClock(self.steps_daily)
 
@@ -86,14 +91,14 @@ class InteractionLog(msgspec.Struct, frozen=True, kw_only=True):
 
     def category(self, entity_id: str) -> str:
         """Of an object, receptacle or room."""
-        known = {one.entity_id: one.category for one in (*self.objects, *self.receptacles, *self.rooms)}
+        known = {one.entity_id: one.category for one in self.entities}
         if entity_id in known:
             return known[entity_id]
         raise InputError(f"the log knows no entity {entity_id!r}", hint="check the ids of its interactions")
 
     def check(self) -> None:
         """Raises InputError that names the first thing that doesn't fit: ids, times, order."""
-        ids = [entity.entity_id for entity in (*self.objects, *self.receptacles, *self.rooms)]
+        ids = [entity.entity_id for entity in self.entities]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
             raise InputError(f"the log has two entities called {twice[0]!r}", hint="ids must be unique")
