@@ -152,6 +152,23 @@ class SpatialConfig(Section):
     """RAM for all maps. Above it the oldest submaps are kept in coarser leaves, with their labels. 0: no cap."""
 
 
+class EntitiesConfig(Section):
+    """Which things there were and what was known of them, with intervals. Changing it later changes new facts only."""
+
+    on: bool = True
+    """Keep a history of things; about 0.05 ms a moment with five detections."""
+    settle_seconds: Annotated[float, Field(ge=0, le=600)] = 0.5
+    """A new value that isn't certain must be seen twice, so far apart, before it takes over."""
+    late_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """Statements that come late by this much of capture time are taken as if they had come in order."""
+    absent_seconds: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    """A thing that wasn't seen for longer is seen anew: another sighting."""
+    least_score: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Detections and texts below this aren't sightings."""
+    stream_bytes: Annotated[int, Field(ge=64 * 1024)] = 8 * MB
+    """RAM of one stream's histories; above it the oldest become counts."""
+
+
 class LiveConfig(Section):
     """Cameras and streams: when one counts as ill, and how long it is tried again."""
 
@@ -199,6 +216,7 @@ class Config(Section):
     recall: RecallConfig = RecallConfig()
     timeline: TimelineConfig = TimelineConfig()
     events: EventsConfig = EventsConfig()
+    entities: EntitiesConfig = EntitiesConfig()
     perceptual_cognitive: PerceptualCognitiveConfig = PerceptualCognitiveConfig()
     spatial: SpatialConfig = SpatialConfig()
     live: LiveConfig = LiveConfig()

@@ -4,9 +4,7 @@
 
 ``write`` acknowledges what is synced; only then is it visible. A stream's open part is sealed at points that its
 content alone decides (bytes, stream time, another embedding space), never by the wall clock, a restart or ``close``.
-Opening after a kill: catalogue, then the journal's tail; the result is the same memory, with the same digest.
-
-The writing path is here; ``storage/engine.py`` holds recovery and what replaces segments.
+Opening after a kill (``storage/engine.py``): catalogue, journal's tail; the same memory, with the same digest.
 """
 
 from __future__ import annotations
@@ -23,8 +21,10 @@ import msgspec
 
 from streammem.banks import events
 from streammem.banks.base import Asked, Bank, Between
+from streammem.banks.entities import EntitiesBank
 from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
 from streammem.banks.short_term import ShortTermBank
+from streammem.banks.spatial import spatial_memory
 from streammem.banks.timeline import TimelineBank
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
@@ -52,6 +52,8 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
         *events.configured(config.events),
+        *([EntitiesBank(config.entities)] if config.entities.on else []),
+        *spatial_memory.configured(config.spatial),
         *([TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
         *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
     ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from streammem.model import Record, StreamInfo
+from streammem.model import FrameRef, Record, StreamInfo
 from streammem.spaces import EmbeddingSpace
 from streammem.storage.blocks import Block
 
@@ -63,6 +63,10 @@ class Reader(Protocol):
     def record(self, record_id: int) -> Record | None: ...
 
     def thumbnail(self, record_id: int) -> bytes | None: ...
+
+    def frame_refs(self, stream: str, records: Sequence[Record]) -> list[FrameRef]:
+        """The frames of these records that exist now, in the memory or in the source."""
+        ...
 
     def streams(self) -> list[StreamInfo]: ...
 
