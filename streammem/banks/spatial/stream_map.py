@@ -9,17 +9,20 @@ something changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
 from streammem.banks.spatial import geometry, seeing
+from streammem.banks.spatial.answers import Summary, Version
+from streammem.banks.spatial.joining import FREE_LEVELS, Joined, Joiner
+from streammem.banks.spatial.map_state import State, pack, unpack
 from streammem.banks.spatial.octree import Octree
 from streammem.banks.spatial.submap import SIGHTING, STEP, Submap, arrays_of, submap_from
 from streammem.banks.spatial.topology import Topology
-from streammem.banks.spatial.versions import Correction, correction_of, moved_pose, pose_of, row_of
+from streammem.banks.spatial.versions import Correction, correction_of, pose_of, row_of
 from streammem.config import SpatialConfig
 from streammem.errors import CorruptData, StreammemError
 from streammem.model import Label, Pose, Producer, Record, record_id
@@ -33,27 +36,9 @@ SUBMAP_M = 6.0
 every seal, and a correction moves it as one piece."""
 LOOK_EVERY = 4
 """Free space is looked for in every fourth moment with depth: it costs as much as the points."""
-FREE_LEVELS = 2
-"""Free cells are four voxels wide."""
 COARSEST = 4
 MOST_LABELS = 64
 _PRODUCER = Producer("streammem.banks.spatial", revision="1")
-
-
-@dataclass(slots=True)
-class Joined:
-    """Submaps added up. ``steps`` and ``sightings`` are corrected, in order of submaps; ``submap`` (n,) gives each
-    step's submap by its place in ``submaps``."""
-
-    frame_id: str
-    map_version: int
-    tree: Octree
-    free: Octree
-    topology: Topology
-    steps: np.ndarray
-    sightings: np.ndarray
-    names: list[str]
-    up: np.ndarray
 
 
 @dataclass(slots=True)
@@ -78,13 +63,7 @@ class StreamMap:
 
     def __post_init__(self) -> None:
         self.gate = geometry.PoseGate(self.config.jump_m)
-        self.topology = self.new_topology()
-
-    def new_topology(self) -> Topology:
-        config = self.config
-        return Topology(
-            delta=config.place_delta, gate_m=config.place_m, same_spot_m=config.place_m / 2, alpha=1.0, beta=0.0
-        )
+        self.topology = self._joiner().new_topology()
 
     # -- writing
 
@@ -104,7 +83,7 @@ class StreamMap:
         if pose.frame_id != self.frame_id:
             made += self.close()
             self.frame_id, self.gate = pose.frame_id, geometry.PoseGate(self.config.jump_m)
-            self.topology = self._topology_of(self._chosen(pose.frame_id, None, None), pose.frame_id, None)
+            self.topology = self._joiner().topology(self._chosen(pose.frame_id, None, None))
             self.topology.current = None
         verdict = self.gate.judge(pose)
         if verdict not in ("good", "moved"):
@@ -246,9 +225,7 @@ class StreamMap:
         self._view.clear()
         base = self._base.get(submap.frame_id)
         if base is not None:
-            transform = self.transform(submap, None)
-            base[0].add(submap.tree, transform)
-            base[1].add(submap.free, transform)
+            self._joiner().add(*base, submap)
 
     def _correct(self, correction: Correction, record: Record) -> list[Record]:
         made = self.close()
@@ -286,35 +263,32 @@ class StreamMap:
         """After a correction or after forgetting: make everything from the submaps that there are."""
         self._base.clear()
         self._view.clear()
-        self.topology = self._topology_of(self._chosen(self.frame_id, None, None), self.frame_id, None)
+        self.topology = self._joiner().topology(self._chosen(self.frame_id, None, None))
+
+    def can_coarsen(self, coarsest: int) -> bool:
+        """Whether a closed submap has leaves that may be made larger, ``2**coarsest`` times the side at most."""
+        return any(self._levels(submap) < coarsest and len(submap.tree) for submap in self.closed)
+
+    def coarsen_oldest(self, coarsest: int) -> None:
+        """The oldest of the finest closed submaps keeps eighths of its leaves. Records on disk keep theirs."""
+        open_ones = [each for each in self.closed if self._levels(each) < coarsest and len(each.tree)]
+        submap = min(open_ones, key=lambda each: (self._levels(each), each.number))
+        submap.tree = submap.tree.coarsened(1)
+        self.coarsened += 1
+        self._base.clear()
+        self._view.clear()
+
+    def _levels(self, submap: Submap) -> int:
+        return round(float(np.log2(submap.tree.voxel_m / self.config.voxel_m)))
 
     # -- adding up
-
-    def transform(self, submap: Submap, version: int | None) -> np.ndarray | None:
-        """Where the newest correction (at most ``version``) puts a submap; None: where it was."""
-        later = [
-            correction
-            for correction in self.corrections
-            if correction.frame_id == submap.frame_id
-            and correction.map_version > submap.map_version
-            and (version is None or correction.map_version <= version)
-        ]
-        return max(later, key=lambda each: each.map_version).transform_for(submap.steps) if later else None
 
     def base(self, frame_id: str) -> tuple[Octree, Octree]:
         """Leaves and free cells of the closed submaps of a frame."""
         if frame_id not in self._base:
-            self._base[frame_id] = self._trees([submap for submap in self.closed if submap.frame_id == frame_id], None)
+            closed = [submap for submap in self.closed if submap.frame_id == frame_id]
+            self._base[frame_id] = self._joiner().trees(closed)
         return self._base[frame_id]
-
-    def _trees(self, submaps: Sequence[Submap], version: int | None) -> tuple[Octree, Octree]:
-        voxel = self.config.voxel_m
-        tree, free = Octree(voxel, (0.0, 0.0, 0.0), 8), Octree(voxel * 2**FREE_LEVELS, (0.0, 0.0, 0.0), 8 - FREE_LEVELS)
-        for submap in submaps:
-            transform = self.transform(submap, version)
-            tree.add(submap.tree, transform)
-            free.add(submap.free, transform)
-        return tree, free
 
     def _chosen(self, frame_id: str, version: int | None, until_ns: int | None) -> list[Submap]:
         submaps = [*self.closed, *([self.open] if self.open is not None else [])]
@@ -326,30 +300,6 @@ class StreamMap:
             and (version is None or submap.map_version <= version)
             and (until_ns is None or submap.span[0] <= until_ns)
         ]
-
-    def _topology_of(self, submaps: Sequence[Submap], frame_id: str, version: int | None) -> Topology:
-        """The graph, as it was decided step by step, at corrected positions."""
-        graph = self.new_topology()
-        for submap in submaps:
-            transform = self.transform(submap, version)
-            vectors = iter(submap.view_vectors)
-            for step in submap.steps:
-                pose = pose_of(step["pose"], frame_id)
-                if transform is not None:
-                    pose = moved_pose(pose, transform, 0)
-                vector = next(vectors, None) if step["view"] else None
-                if not step["linked"]:
-                    graph.current = None
-                graph.apply(
-                    int(step["place"]),
-                    pose.position_m,
-                    None if vector is None or not len(vector) else vector.astype(np.float32),
-                    int(step["t_ns"]),
-                    int(step["record"]),
-                    direction=geometry.rotation_from_quaternion(pose.q_xyzw)[:, 2],
-                    keep_view=bool(step["view"]),
-                )
-        return graph
 
     def forget(self, t_start_ns: int, t_end_ns: int) -> int:
         """Drop every submap and correction that overlaps the closed interval, as a whole. Returns the moments."""
@@ -382,52 +332,64 @@ class StreamMap:
         return self._view[key]
 
     def _join(self, frame_id: str, version: int | None, until_ns: int | None) -> Joined:
-        submaps = self._chosen(frame_id, version, until_ns)
-        now = version is None and until_ns is None
-        if now:
-            base, base_free = self.base(frame_id)
-            tree, free = base.snapshot(), base_free.snapshot()
-            if self.open is not None and self.open.frame_id == frame_id:
-                tree.add(self.open.tree)
-                free.add(self.open.free)
-        else:
-            tree, free = self._trees(submaps, version)
-        names: list[str] = []
-        steps, sightings = [np.empty(0, STEP)], [np.empty(0, SIGHTING)]
-        up = np.zeros(3)
-        for submap in submaps:
-            transform = self.transform(submap, version)
-            own_steps, own_sightings = submap.steps.copy(), submap.sightings.copy()
-            if transform is not None:
-                for step in own_steps:
-                    step["pose"] = row_of(moved_pose(pose_of(step["pose"], frame_id), transform, 0))
-                own_sightings["point"] = geometry.apply(transform, own_sightings["point"])
-            for name in submap.labels:
-                if name not in names:
-                    names.append(name)
-            numbers = np.array([names.index(name) for name in submap.labels], np.int32)
-            if len(own_sightings):
-                own_sightings["label"] = numbers[own_sightings["label"]]
-            steps.append(own_steps)
-            sightings.append(own_sightings)
-            for step in own_steps:
-                up -= geometry.rotation_from_quaternion(tuple(step["pose"][3:]))[:, 1]
-        versions = [submap.map_version for submap in submaps]
-        versions += [
-            correction.map_version
-            for correction in self.corrections
-            if correction.frame_id == frame_id and (version is None or correction.map_version <= version)
-        ]
-        return Joined(
-            frame_id,
-            max(versions, default=0),
-            tree,
-            free,
-            self._topology_of(submaps, frame_id, version),
-            np.concatenate(steps),
-            np.concatenate(sightings),
-            names,
-            up,
+        submaps, joiner = self._chosen(frame_id, version, until_ns), self._joiner(version)
+        if version is not None or until_ns is not None:
+            return joiner.join(submaps, frame_id, *joiner.trees(submaps))
+        tree, free = (each.snapshot() for each in self.base(frame_id))
+        if self.open is not None and self.open.frame_id == frame_id:
+            joiner.add(tree, free, self.open)
+        return joiner.join(submaps, frame_id, tree, free)
+
+    def _joiner(self, version: int | None = None) -> Joiner:
+        return Joiner(self.config, self.corrections, version)
+
+    def versions(self) -> list[Version]:
+        """The version that each frame began with, and every correction."""
+        found = []
+        for frame_id in self.frames():
+            submaps = [submap for submap in self._all() if submap.frame_id == frame_id]
+            first = min(submap.map_version for submap in submaps)
+            corrections = {each.map_version: each for each in self.corrections if each.frame_id == frame_id}
+            for version in sorted({first, *corrections, *(submap.map_version for submap in submaps)}):
+                moved = [
+                    float(np.linalg.norm(geometry.apply(turn, here) - here))
+                    for submap in submaps
+                    if (turn := self._joiner(version).transform(submap)) is not None and len(submap.steps)
+                    for here in (submap.steps["pose"][:, :3].mean(axis=0),)
+                ]
+                found.append(
+                    Version(
+                        stream=self.stream,
+                        frame_id=frame_id,
+                        map_version=version,
+                        known_ns=corrections[version].known_ns if version in corrections else None,
+                        submaps=sum(submap.map_version == version for submap in submaps),
+                        moved_m=float(np.mean(moved)) if moved else 0.0,
+                    )
+                )
+        return found
+
+    def summary(self, cap_bytes: int) -> Summary:
+        """In numbers."""
+        views = [self.view(frame_id) for frame_id in self.frames()]
+        occupied = sum(int(view.tree.occupied.sum()) for view in views)
+        return Summary(
+            stream=self.stream,
+            frames=self.frames(),
+            map_versions=sorted({version.map_version for version in self.versions()}),
+            moments=sum(len(submap.steps) for submap in self._all()),
+            places=sum(len(view.topology.known()) for view in views),
+            edges=sum(len(view.topology.edges) for view in views),
+            sightings=sum(len(view.sightings) for view in views),
+            submaps=len(self._all()),
+            coarsened=self.coarsened,
+            lost=self.lost,
+            leaves=sum(len(view.tree) for view in views),
+            occupied=occupied,
+            volume_m3=sum(len(view.free) * view.free.voxel_m**3 for view in views),
+            bytes=self.nbytes,
+            cap_bytes=cap_bytes,
+            rejected=dict(sorted(self.rejected.items())),
         )
 
     # -- saving
@@ -442,11 +404,11 @@ class StreamMap:
 
     def state(self) -> bytes:
         """Ids of the closed submaps and corrections; the open submap with every bit."""
-        return _ENCODER.encode(
+        return msgspec.msgpack.encode(
             State(
                 submaps=[submap.record_id for submap in self.closed],
                 corrections=[correction.record_id for correction in self.corrections],
-                open=None if self.open is None else _pack(self.open),
+                open=None if self.open is None else pack(self.open),
                 frame_id=self.frame_id,
                 next_number=self.next_number,
                 depths=self.depths,
@@ -485,49 +447,12 @@ class StreamMap:
                 continue
             self.closed.append(submap_from(found.arrays, found.pose.frame_id, number))
         if state.open is not None:
-            self.open = submap_from(
-                {name: np.frombuffer(blob, dtype).reshape(shape) for name, dtype, shape, blob in state.open.arrays},
-                state.open.frame_id,
-                0,
-            )
+            self.open = unpack(state.open)
         self.frame_id, self.next_number, self.depths = state.frame_id, state.next_number, state.depths
         self.rejected = state.rejected
         self.gate.last, self.gate.waiting = state.last, state.waiting
-        self.topology = self._topology_of(self._chosen(self.frame_id, None, None), self.frame_id, None)
+        self.topology = self._joiner().topology(self._chosen(self.frame_id, None, None))
         self.topology.current = state.current
 
     def digest(self) -> bytes:
         return hashlib.blake2b(self.state(), digest_size=16).digest()
-
-
-class OpenState(msgspec.Struct, frozen=True):
-    """An open submap: arrays as (name, dtype, shape, bytes)."""
-
-    frame_id: str
-    arrays: list[tuple[str, str, list[int], bytes]]
-
-
-class State(msgspec.Struct, frozen=True):
-    """What a seal saves of a stream's map."""
-
-    submaps: list[int]
-    corrections: list[int]
-    open: OpenState | None
-    frame_id: str
-    next_number: int
-    depths: int
-    rejected: dict[str, int]
-    last: tuple[float, float, float] | None
-    waiting: list[tuple[float, float, float]]
-    current: int | None
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def _pack(submap: Submap) -> OpenState:
-    arrays = arrays_of(submap, exact=True)
-    packed = [
-        (name, arrays[name].dtype.str, list(arrays[name].shape), arrays[name].tobytes()) for name in sorted(arrays)
-    ]
-    return OpenState(submap.frame_id, packed)
