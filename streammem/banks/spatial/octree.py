@@ -11,12 +11,12 @@ exactly, as if every frame had been put into one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from streammem.banks.spatial import morton
+from streammem.banks.spatial import descent, morton
 from streammem.banks.spatial.key_index import KeyIndex
 from streammem.banks.spatial.leaves import (
     COLUMNS,
@@ -34,9 +34,6 @@ from streammem.banks.spatial.leaves import (
 )
 from streammem.banks.spatial.voxel_labels import VoxelLabels
 from streammem.errors import ObservationError, QueryError
-
-_SMALL = 32
-"""A node with so few leaves is looked at leaf by leaf."""
 
 
 class Hit(NamedTuple):
@@ -371,59 +368,28 @@ class Octree:
         return rows[order], away[order]
 
     def ray(self, start_m: np.ndarray, direction: np.ndarray, longest_m: float) -> Hit | None:
-        """The first occupied leaf on the way, or None. ``direction`` needn't be of length 1."""
-        start = np.asarray(start_m, np.float64)
-        toward = np.asarray(direction, np.float64)
+        """The first occupied leaf on the way, or None. ``direction`` needn't be of length 1. Raises QueryError for a
+        direction of length 0."""
+        start, toward = np.asarray(start_m, np.float64), np.asarray(direction, np.float64)
         length = float(np.linalg.norm(toward))
         if not length > 0:
             raise QueryError("a ray needs a direction", hint="three numbers that aren't all zero")
-        toward = toward / length
-        with np.errstate(divide="ignore"):
-            inverse = 1.0 / toward
-
-        def span(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            with np.errstate(invalid="ignore"):
-                near, far = (lower - start) * inverse, (upper - start) * inverse
-            # A ray inside the plane of a slab's face: 0 * inf. It meets the slab everywhere.
-            near, far = np.nan_to_num(near, nan=-np.inf), np.nan_to_num(far, nan=np.inf)
-            return np.minimum(near, far).max(axis=1), np.maximum(near, far).min(axis=1)
-
-        def classify(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-            enter, leave = span(lower, upper)
-            return (enter <= leave) & (leave >= 0) & (enter <= longest_m)
-
-        rows = self._candidates(classify)
+        slabs = descent.slabs(start, toward / length, longest_m)
+        rows = self._candidates(lambda lower, upper: slabs(lower, upper)[0])
         rows = rows[self.occupied[rows]]
         if not len(rows):
             return None
         lower = self.cells(rows) * self.voxel_m + self.origin_m
-        enter, leave = span(lower, lower + self.voxel_m)
-        met = (enter <= leave) & (leave >= 0) & (enter <= longest_m)
+        met, enter = slabs(lower, lower + self.voxel_m)
         if not met.any():
             return None
         enter = np.where(met, np.maximum(enter, 0.0), np.inf)
         best = int(np.lexsort((self.codes[rows], enter))[0])
         return Hit(int(rows[best]), float(enter[best]))
 
-    def _candidates(self, classify: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """Down the tree from the root, a level at a time: nodes that the query can't meet and empty ones are left
-        out, those with few leaves are taken whole. ``classify(lower, upper)`` says which boxes may be met."""
+    def _candidates(self, classify: descent.Classify) -> np.ndarray:
         keys, rows = self._index.sorted()
-        nodes = np.zeros(1, np.int64)
-        found: list[np.ndarray] = []
-        for level in range(self.depth, -1, -1):
-            first = np.searchsorted(keys, nodes << (3 * level))
-            last = np.searchsorted(keys, (nodes + 1) << (3 * level)) if level < self.depth else np.array([len(keys)])
-            side = self.voxel_m * 2.0**level
-            lower = morton.decode(nodes) * side + self.origin_m
-            kept = (last > first) & classify(lower, lower + side)
-            nodes, first, last = nodes[kept], first[kept], last[kept]
-            done = (last - first <= _SMALL) | (level == 0)
-            found += [rows[lo:hi] for lo, hi in zip(first[done], last[done], strict=True)]
-            nodes = ((nodes[~done] << 3)[:, None] + np.arange(8)).ravel()
-            if not len(nodes):
-                break
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+        return rows[descent.candidates(keys, self.depth, self.voxel_m, self.origin_m, classify)]
 
     # -- copies and differences
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -230,14 +230,7 @@ class StreamMap:
     def _correct(self, correction: Correction, record: Record) -> list[Record]:
         made = self.close()
         number = record_id(BANK, self.stream, "correction", len(self.corrections))
-        kept = Correction(
-            correction.map_version,
-            correction.frame_id,
-            correction.known_ns,
-            correction.times_ns,
-            correction.poses,
-            number,
-        )
+        kept = replace(correction, record_id=number)
         self.corrections.append(kept)
         self.rebuild()
         # The tracker continues in the corrected map: a jump of the pose is what it just said.
@@ -430,16 +423,7 @@ class StreamMap:
             if found is not None and found.pose is not None and "map.t_ns" in found.arrays:
                 correction = correction_of(found)
                 if correction is not None:
-                    self.corrections.append(
-                        Correction(
-                            correction.map_version,
-                            correction.frame_id,
-                            correction.known_ns,
-                            correction.times_ns,
-                            correction.poses,
-                            number,
-                        )
-                    )
+                    self.corrections.append(replace(correction, record_id=number))
         for number in state.submaps:
             found = recall(number)
             if found is None or found.pose is None or "grid" not in found.arrays:
