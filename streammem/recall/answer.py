@@ -46,6 +46,14 @@ def ask(
     Raises QueryError for a question that can't be asked."""
     begun = time.perf_counter()
     found = find(view, question, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
+    return answer_of(view, found, begun)
+
+
+def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
+    """The verdict on what a search found: the one bar for ``found``, whoever searched and however often.
+
+    ``begun`` is the ``time.perf_counter()`` at which the work on it began."""
+    begun = time.perf_counter() if begun is None else begun
     calibration = _calibration(view, found)
     judged = [(hit, verdicts(hit, calibration)) for hit in found.hits]
     supported = [(hit, passing) for hit, all_ in judged if (passing := [v for v in all_ if v.passes])]

@@ -121,6 +121,11 @@ def content_phrase(text: str) -> str:
     return stripped if any(t not in _STOP for t in tokens(stripped)) else phrase
 
 
+def content_words(text: str) -> list[str]:
+    """The words of a text that say what is looked for; empty for "what happens?"."""
+    return [t for t in tokens(text) if t not in _STOP and (len(t) > 1 or t.isdigit())]
+
+
 def parse_query(raw: str, *, limit: int = 2000) -> Query:
     """Take a question apart. Raises QueryError when it is empty or longer than ``limit`` characters."""
     if len(raw) > limit:
