@@ -169,6 +169,22 @@ class EntitiesConfig(Section):
     """RAM of one stream's histories; above it the oldest become counts."""
 
 
+class ClipsConfig(Section):
+    """Compressed clips of patch tokens. Needs tokens: ``perception.tokens``, or a producer that sends them."""
+
+    on: bool = False
+    compressor: Literal["pool", "merge", "qwen"] = "pool"
+    """pool: means of cells; merge: alike tokens melt; qwen: the weights of InternLM-XComposer2.5-OmniLive."""
+    slots: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Slots a frame (pool: a square number). qwen has its own."""
+    model: str = ""
+    """Folder of the weights, for qwen."""
+    boundary: Literal["neighbours", "surprise"] = "neighbours"
+    """Where a clip ends: at two unlike neighbours after 3 frames, or at a surprise."""
+    max_frames: Annotated[int, Field(ge=3, le=255)] = 16
+    """Longest clip."""
+
+
 class LiveConfig(Section):
     """Cameras and streams: when one counts as ill, and how long it is tried again."""
 
@@ -219,6 +235,7 @@ class Config(Section):
     entities: EntitiesConfig = EntitiesConfig()
     perceptual_cognitive: PerceptualCognitiveConfig = PerceptualCognitiveConfig()
     spatial: SpatialConfig = SpatialConfig()
+    clips: ClipsConfig = ClipsConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from streammem.banks import events
+from streammem.banks import clips, events, timeline
 from streammem.banks.base import Asked, Bank, Between
 from streammem.banks.entities import EntitiesBank
 from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
 from streammem.banks.short_term import ShortTermBank
 from streammem.banks.spatial import spatial_memory
-from streammem.banks.timeline import TimelineBank
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
 from streammem.config import Config, RecallConfig
@@ -52,9 +51,10 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     return [
         ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
         *events.configured(config.events),
+        *clips.configured(config.clips),
         *([EntitiesBank(config.entities)] if config.entities.on else []),
         *spatial_memory.configured(config.spatial),
-        *([TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
+        *([timeline.TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
         *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
     ]
 

@@ -139,8 +139,12 @@ def test_imports_go_down_inside_streammem() -> None:
 def bank_modules() -> set[str]:
     """The modules that ``memory.py`` takes banks from; whatever else is in ``banks/`` is a helper that banks share."""
     tree = ast.parse((ROOT / "streammem" / "memory.py").read_text(encoding="utf-8"))
-    found = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    return {module for module in found if module.startswith("streammem.banks.")} - {"streammem.banks.base"}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    found = {node.module for node in imports if node.module and node.module.startswith("streammem.banks.")}
+    found |= {
+        f"streammem.banks.{name.name}" for node in imports if node.module == "streammem.banks" for name in node.names
+    }
+    return {module for module in found if module and module != "streammem.banks.base"}
 
 
 def test_no_bank_knows_another_bank() -> None:
