@@ -19,6 +19,7 @@ import numpy as np
 from perception.encoders import calibration, ranking, sparse, vocabulary, weights
 from perception.encoders.crops import BOXES, LONGEST, cut
 from perception.encoders.lite0 import Lite0
+from perception.encoders.lite0_graph import load_ranges
 from perception.encoders.minilm import DIM, MiniLM
 from streammem.model import Label
 from streammem.spaces import Calibration, FrameEmbedding, Ragged
@@ -31,12 +32,13 @@ class ImageNetSpace:
     """See the module. Thread-safe; models are opened at first use, texts and pictures separately."""
 
     name = "imagenet-conse"
-    version = "1"
+    version = "2"
     dim = DIM
     can_abstain = False
 
     def __init__(self, *, cache: Path | None = None) -> None:
         self._net = Lite0(cache=cache)
+        self._maps = Lite0("float32", cache=cache)
         self._text = MiniLM(cache=cache)
         # Reading a question costs 10 to 30 ms, and one search needs it for every moment that it explains.
         self._question = lru_cache(maxsize=32)(lambda query: ranking.read_query(query, self._text))
@@ -48,13 +50,14 @@ class ImageNetSpace:
     @property
     def identity(self) -> str:
         """A hash of everything that changes a vector or a part."""
-        facts = (self.id, weights.LITE0.sha256, weights.MINILM.sha256, repr(BOXES), LONGEST, sparse.TOP, _CONSE_TOP)
+        files = (weights.LITE0.sha256, weights.MINILM.sha256, sorted(load_ranges().items()))
+        facts = (self.id, *files, repr(BOXES), LONGEST, sparse.TOP, _CONSE_TOP)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     # pictures
 
     def glance(self, frame: np.ndarray) -> tuple[np.ndarray, FrameEmbedding]:
-        """One look at the whole picture (h, w, 3) uint8 RGB, 6-10 ms: the pooled vector (1280,) float32, by which two
+        """One look at the whole picture (h, w, 3) uint8 RGB, 5-10 ms: the pooled vector (1280,) float32, by which two
         pictures are compared, and the embedding that a light record keeps (parts with one crop)."""
         logits, pooled = self._net.run(cut(frame, BOXES[:1]), "logits", "pooled")
         return pooled[0], self._embedding(logits)
@@ -76,7 +79,7 @@ class ImageNetSpace:
     def feature_maps(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         """Dense features of one picture (h, w, 3) uint8 RGB whose sides are multiples of 32:
         ``stride8`` (40, h/8, w/8) and ``stride16`` (112, h/16, w/16) float32, for label propagation."""
-        eight, sixteen = self._net.run(frame[None], "stride8", "stride16")
+        eight, sixteen = self._maps.run(frame[None], "stride8", "stride16")
         return {"stride8": eight[0], "stride16": sixteen[0]}
 
     def _embedding(self, logits: np.ndarray) -> FrameEmbedding:

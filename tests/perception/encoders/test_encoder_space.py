@@ -39,7 +39,7 @@ def rows(crops: Sequence[Sequence[dict[str, float]]]) -> dict[str, Ragged]:
 
 def test_is_an_embedding_space(space: ImageNetSpace) -> None:
     assert isinstance(space, EmbeddingSpace)
-    assert (space.id, space.dim, space.can_abstain) == ("imagenet-conse@1", 384, False)
+    assert (space.id, space.dim, space.can_abstain) == ("imagenet-conse@2", 384, False)
     assert len(space.vocabulary) == 1000
 
 

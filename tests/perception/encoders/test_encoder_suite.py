@@ -33,7 +33,7 @@ def same(a: EncodedFrame, b: EncodedFrame) -> bool:
 
 def test_is_a_suite(suite: EncoderSuite) -> None:
     assert isinstance(suite, Suite)
-    assert suite.space_id == "imagenet-conse@1"
+    assert suite.space_id == "imagenet-conse@2"
 
 
 def test_signals_say_on_or_why_not(suite: EncoderSuite) -> None:
