@@ -3,6 +3,7 @@
 video.mp4  folder/  "shots/*.jpg"  picture.jpg      files: whatever exists at that path always wins
 0, 1, ...                                           camera number
 rtsp://...  http(s)://...  rtmp://...  udp://...     through the same decoder as files
+rgbd:FOLDER                                         colour, depth and poses: 7-Scenes, Open3D, TUM
 synthetic:SCENARIO                                  a generated scene whose truth is known
 env:NAME                                            what that environment variable holds: no password in `ps`
 SCHEME:REST                                         whatever an installed package registered
@@ -37,7 +38,8 @@ class _Opener(Protocol):
 
 def known_schemes() -> list[str]:
     """Every scheme that can be used here, sorted."""
-    return sorted({*_ADDRESSES, "env", "synthetic", *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    installed = (point.name for point in entry_points(group=ENTRY_POINTS))
+    return sorted({*_ADDRESSES, "env", "rgbd", "synthetic", *installed})
 
 
 def open_source(text: str, config: Config | PerceptionConfig | None = None) -> Source:
@@ -96,6 +98,10 @@ def _open_scheme(scheme: str, rest: str, text: str, settings: PerceptionConfig, 
         from perception.sources.synthetic import SyntheticSource
 
         return SyntheticSource(rest, fps=settings.fps)
+    if scheme == "rgbd":
+        from perception.sources.rgbd import open_rgbd
+
+        return open_rgbd(rest, settings)
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == scheme:
             try:
