@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from streammem.banks.base import Between, Reader
+from streammem.banks.clip_policies import Fallback, open_policy
 from streammem.banks.compressors import Compressor
 from streammem.banks.compressors.grid import side_of
-from streammem.banks.clip_policies import Fallback, open_policy
 from streammem.errors import QueryError, SpaceMismatch
 from streammem.model import Record, show_id
 
