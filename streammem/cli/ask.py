@@ -32,7 +32,20 @@ def ask(
     fps: o.Fps = None,
     config: o.ConfigFile = None,
     set_: o.Assign = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Show how the answer was found, step by step.")] = False,
+    trace: Annotated[
+        str | None, typer.Option("--trace", metavar="JSON", help="Write how the answer was found, step by step.")
+    ] = None,
+    reasoner: Annotated[
+        str | None,
+        typer.Option("--reasoner", metavar="NAME", help="Look again: embedded, flat, uniform, blind or llm."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="N=V,...", help="Of a reasoner: calls=6,seconds=20,tokens=8000,frames=64."),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="TEXT", help="Multiple choice: once for each answer.")
+    ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
@@ -43,18 +56,40 @@ def ask(
     settings = o.load(config, set_, fps, k).config
     out = Output(as_json=json, quiet=quiet)
     from streammem.cli.spans import check_words, read_between
+    from streammem.errors import QueryError
     from streammem.recall.query import parse_query
 
     # A question that can't be asked is refused before minutes are spent on watching.
     parse_query(question, limit=settings.recall.max_question)
     check_words(between)
+    if reasoner is None and (budget is not None or option):
+        raise QueryError("--budget and --option are a reasoner's", hint="--reasoner embedded")
     from streammem.cli import present
     from streammem.cli.watched import Frames, open_target
 
     with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
-        answer = opened.memory.ask(question, k=settings.recall.k, between=span, streams=stream or None)
+        result = None
+        if reasoner is None:
+            answer = opened.memory.ask(question, k=settings.recall.k, between=span, streams=stream or None)
+        else:
+            from streammem.cli.reasoned import reason
+            from streammem.cli.spans import the_clock
+
+            result = reason(
+                opened,
+                settings,
+                out,
+                question=question,
+                reasoner=reasoner,
+                budget=budget,
+                options=option or (),
+                between=span,
+                streams=stream,
+                now_ns=the_clock(opened.memory, stream)[1],
+            )
+            answer = result.answer
         clock_of = present.clock_lookup(streams)
         written: Path | None = None
         if sheet is not None:
@@ -67,13 +102,21 @@ def ask(
                 frames.close()
     seconds = time.perf_counter() - begun
     code = NOT_SEEN if answer.status == "not_seen" else 0
+    document = present.answer_document(answer, clock_of)
+    if result is not None:
+        from streammem.cli.reasoned import reasoned_document
+
+        document |= reasoned_document(result, steps=trace is not None)
+    if trace is not None:
+        from streammem.cli.reasoned import write_trace
+
+        write_trace(trace, document)
     if json:
         about = {"memory": str(opened.directory), "sheet": str(written) if written else None, "seconds": seconds}
-        out.document(present.answer_document(answer, clock_of) | about)
+        out.document(document | about)
         return code
     extra = [opened.name, *([f"sheet {written}"] if written else [])]
+    if result is not None:
+        extra += [f"{result.reasoner}, {result.stage}", *([f"partial: {result.why}"] if result.partial else [])]
     present.print_answer(answer, out, clock_of=clock_of, many=len(streams) > 1, extra=extra)
-    if trace:
-        for line in answer.trace:
-            out.line(f"  {line}", "dim")
     return code
