@@ -118,8 +118,9 @@ class EntitiesBank:
         entities = self._streams[stream].entities
         return [entities[name] for name in sorted(self._kinds.get(stream, {}).get(kind.casefold(), ()))]
 
-    def kinds(self, stream: str) -> list[str]:
-        return sorted(kind for kind, names in self._kinds.get(stream, {}).items() if names)
+    def kinds(self, stream: str) -> Iterator[str]:
+        """Every name and kind of a stream, in lower case, unsorted."""
+        return (kind for kind, names in self._kinds.get(stream, {}).items() if names)
 
     def questions(self) -> Mapping[str, Question]:
         return self._questions.table()

@@ -7,7 +7,8 @@ without DELETE, as its open code has it since April 2026):
 * the same value again: the run goes on;
 * another value is a candidate. It takes over, back-dated to its first statement, when it is settled (one statement
   with a confidence of at least ``SURE``, or two in a row that lie ``settle_ns`` apart) and supported: 1 - prod(1 - c)
-  of its statements reaches the best single confidence of the value that holds;
+  of its statements reaches the best single confidence of the value that holds. A certain statement dates the change
+  itself: a weak claim before it that said the same may have been a mistake;
 * a candidate that is contradicted before that stays as a disputed run: a flapping sensor changes nothing.
 
 Statements are taken by capture time, whatever the order in which they arrive, within ``window_ns`` of the newest and
@@ -307,13 +308,14 @@ def fold(runs: list[Run], candidate: Run | None, said: Statement, settle_ns: int
         if candidate is not None:
             dispute(runs, candidate)
         return None
-    if candidate is not None and candidate.says == (said.value, said.relation):
+    sure = said.confidence >= SURE
+    if candidate is not None and candidate.says == (said.value, said.relation) and not sure:
         _extend(candidate, said)
     else:
         if candidate is not None:
             dispute(runs, candidate)
         candidate = _run(said)
-    settled = said.confidence >= SURE or (candidate.n >= 2 and candidate.t_last_ns - candidate.t_first_ns >= settle_ns)
+    settled = sure or (candidate.n >= 2 and candidate.t_last_ns - candidate.t_first_ns >= settle_ns)
     if settled and candidate.support >= holds.confidence:
         runs.append(candidate)
         return None

@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "config": "the settings: show, explain, validate",
         "keys": "who may talk to a service from other machines: new, list, revoke",
         "eval": "how good the answers are, on data that others made",
+        "selftest": "order, latest state, counts, absence: exact truth, no model",
         "bench": "speed, memory use and recall, measured here",
     },
 }
