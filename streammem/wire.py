@@ -220,6 +220,23 @@ def decode_observation(parts: Sequence[Buffer], *, limits: Limits = LIMITS) -> O
             known[info.name] = array
         elif header.version[1] <= PROTOCOL[1]:
             raise refuse("buffers", f"hold an unknown name {info.name[:80]!r}")
+    return _observation(header, known, arrays, thumbnail)
+
+
+def encode_normalised(observation: Observation) -> tuple[list[Buffer], Observation]:
+    """What ``encode_observation`` gives without ``ingest_ns``, and the observation that decoding it would give: the
+    small fields in their declared types, the arrays as they are. Nothing large is copied."""
+    parts = encode_observation(observation, ingest=False)
+    header = _headers.decode(parts[0])
+    named = {name: np.ascontiguousarray(array) for name, array in _arrays(observation)}
+    known = {name: array for name, array in named.items() if not name.startswith(PART)}
+    arrays = {name[len(PART) :]: array for name, array in named.items() if name.startswith(PART)}
+    return parts, _observation(header, known, arrays, observation.thumbnail)
+
+
+def _observation(
+    header: ObservationHeader, known: dict[str, np.ndarray], arrays: dict[str, np.ndarray], thumbnail: bytes | None
+) -> Observation:
     return Observation(
         stream=header.stream,
         session=header.session,
@@ -247,8 +264,13 @@ def decode_observation(parts: Sequence[Buffer], *, limits: Limits = LIMITS) -> O
 
 def pack(parts: Sequence[Buffer]) -> bytes:
     """Parts -> one blob: ``u32 n, u64 size[n], bytes...``, little-endian."""
+    return b"".join(pack_pieces(parts))
+
+
+def pack_pieces(parts: Sequence[Buffer]) -> list[Buffer]:
+    """What ``pack`` joins, in its order: for who writes it or hashes it and needs no blob."""
     sizes = struct.pack(f"<{len(parts)}Q", *(len(part) for part in parts))
-    return b"".join((_COUNT.pack(len(parts)), sizes, *parts))
+    return [_COUNT.pack(len(parts)) + sizes, *parts]
 
 
 def unpack(blob: Buffer, *, limits: Limits = LIMITS) -> list[memoryview]:
@@ -277,8 +299,16 @@ def content_hash(observation: Observation) -> bytes:
 
 def hash_blob(blob: Buffer) -> bytes:
     """``content_hash`` of an observation that is already packed without ``ingest_ns``."""
+    return hash_pieces([blob])
+
+
+def hash_pieces(pieces: Sequence[Buffer]) -> bytes:
+    """``hash_blob`` of what the pieces make when they are joined."""
     # SHA-256 is in the CPU's own instructions: 27 us for 46 KB, where blake2b takes 74.
-    return hashlib.sha256(blob).digest()[:16]
+    state = hashlib.sha256()
+    for piece in pieces:
+        state.update(piece)
+    return state.digest()[:16]
 
 
 def observation_from_blob(blob: Buffer, *, limits: Limits = LIMITS) -> Observation:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from streammem.errors import ObservationError, StorageError, StreammemError
 from streammem.memory import Memory
 from streammem.model import Observation
+from streammem.storage.budget import caps_of
 from streammem.storage.queue import Group, Outcome
 
 log = logging.getLogger("streammem.service")
@@ -113,6 +114,9 @@ class Writer:
         """``asked``: does a request wait for the memory? Then it gets a turn between two groups."""
         self._memory, self._lanes, self._report, self._group, self._asked = memory, lanes, report, group, asked
         self._thread = threading.Thread(target=self._run, name="streammem-writer", daemon=True)
+        # A group is journalled whole: under a small disk budget it must fit beside the open part.
+        self._bytes = min(GROUP_BYTES, caps_of(memory.config).seal)
+        self._defect: tuple[list[Arrival], Exception] | None = None
         self.groups = 0
         self.busy_since: float | None = None
         """Monotonic seconds when the group in hand was begun: a disk that hangs shows here."""
@@ -126,9 +130,12 @@ class Writer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (taken := self._lanes.take(self._group, GROUP_BYTES)) is not None:
+        while (taken := self._lanes.take(self._group, self._bytes)) is not None:
             self.busy_since = time.monotonic()
             self._write(taken)
+            if self._defect is not None:
+                (found, error), self._defect = self._defect, None
+                self._one_by_one(found, error)
             self.busy_since = None
             self.groups += 1
             if self._asked():
@@ -155,16 +162,22 @@ class Writer:
                 self._one_by_one(taken, error)
 
     def _more(self, seconds: float) -> Group | None:
-        """The next group, while the memory writes a segment of the last one."""
-        taken = self._lanes.take(self._group, GROUP_BYTES, seconds)
+        """The next group, while the memory is busy with the last one. Between its steps (no seconds to wait) nobody is
+        taken in while a request waits for the memory: it waits until all that is durable is applied."""
+        if self._defect is not None or (seconds == 0.0 and self._asked()):
+            return None
+        taken = self._lanes.take(self._group, self._bytes, seconds)
         if not taken:
             return None
 
         def durable(outcomes: list[Outcome]) -> None:
             self._report([Written(arrival, outcome) for arrival, outcome in zip(taken, outcomes, strict=True)])
 
-        def failed(error: StorageError) -> None:
-            self._report([Written(arrival, error, later=True) for arrival in taken])
+        def failed(error: Exception) -> None:
+            if isinstance(error, StorageError):
+                self._report([Written(arrival, error, later=True) for arrival in taken])
+            else:
+                self._defect = (taken, error)
 
         return Group([arrival.observation for arrival in taken], durable, failed)
 

@@ -6,6 +6,8 @@ when it is written and when it is replayed, so that both give the same memory.
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +18,13 @@ import numpy as np
 
 from streammem.config import Config
 from streammem.errors import CorruptData, StorageError, StorageFull, StreammemError
-from streammem.model import FrameRef, Record, StreamInfo
+from streammem.model import Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage import recovery
 from streammem.storage.budget import Budget, caps_of
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import DISK_FULL, Files
-from streammem.storage.forgetting import Forget, forget_rows
+from streammem.storage.forgetting import Forget, forget_rows, interval
 from streammem.storage.journal import Frame, Journal
 from streammem.storage.lock import WriterLock
 from streammem.storage.open_part import content_bytes, record_digest, record_from_observation
@@ -30,16 +32,19 @@ from streammem.storage.reports import DamageReport, ForgetReport, Status
 from streammem.storage.segment_writer import Row
 from streammem.storage.segments import Segment
 from streammem.storage.shapes import Shapes
+from streammem.storage.shortening import shorten_journal
 from streammem.storage.store import Store
-from streammem.storage.telling import digest_of, frame_refs_of, status_of
+from streammem.storage.telling import digest_of, status_of
 from streammem.wire import hash_blob, observation_from_blob
 
+BREATH = 32
+"""Entries applied between two looks at what arrived meanwhile: 2 to 3 ms."""
 SEAL_ROWS = 64
 """A part is never sealed for its time span with fewer rows: a jumping clock must not make a segment a row."""
 VERIFIED_AFTER_CRASH = 4
 """Newest segments that are read in full after an unclean end; older ones were synced long before it."""
 READER_TRIES = 50
-INT64 = (-(2**63), 2**63 - 1)
+log = logging.getLogger("streammem.storage")
 Found = TypeVar("Found")
 
 
@@ -65,7 +70,11 @@ class Engine:
         self.capped = config.budget.disk_bytes > 0
         self.notes: list[str] = []
         self.backlog: list[Pending] = []
+        """Durable, and not applied yet, in the order of the journal."""
         self.rounds = 0
+        self.breathe: Callable[[], None] = lambda: None
+        """Called between the steps of what takes long; its owner may add to the backlog."""
+        self._broken = ""
         self._open_space = spaces or open_space
         self._spaces: dict[str, EmbeddingSpace | None] = {}
         self._make_banks = banks
@@ -103,7 +112,7 @@ class Engine:
             self.store.collect_garbage()
             if not clean:
                 for segment in self.store.segments[-VERIFIED_AFTER_CRASH:]:
-                    self._verify_segment(segment)
+                    self.store.verify(segment)
             self._replay()
             self.after_change()
         else:
@@ -140,14 +149,14 @@ class Engine:
         if frame.lsn <= self.store.sealed_lsn.get(observation.stream, 0) or self.store.has_seen(*observation.key):
             return
         digest = hash_blob(frame.payload[8:])
-        entry = Pending(Kind.OBSERVATION, b"", observation, int.from_bytes(digest[:8], "little"), frame.lsn)
-        self.apply(entry)
+        record = record_from_observation(observation)
+        self.apply(Pending(Kind.OBSERVATION, b"", record, int.from_bytes(digest[:8], "little"), frame.lsn))
 
     def _read_tail(self) -> None:
         """A reader's view: one state of the catalogue, and the journal behind it. If the writer commits a seal in
         between, the journal may already lack what the new segment holds: then look again."""
         for _ in range(READER_TRIES):
-            self._seen_version = self._disk_version()
+            self._seen_version = recovery.disk_version(self.directory, self.catalog)
             with self.catalog.snapshot():
                 self.store.reload()
             self._replay()
@@ -155,19 +164,9 @@ class Engine:
                 return
         self.note("the writer seals faster than this reader can follow: moments may be missing")
 
-    def _disk_version(self) -> tuple[int, tuple[tuple[str, int], ...]]:
-        journal = self.directory / "journal"
-        sizes = []
-        for path in sorted(journal.glob("*.log")) if journal.exists() else ():
-            try:
-                sizes.append((path.name, path.stat().st_size))
-            except FileNotFoundError:
-                continue
-        return self.catalog.data_version(), tuple(sizes)
-
     def refresh(self) -> None:
         """A reader looks whether the writer has moved on; costs a directory listing."""
-        if not self.write and self._disk_version() != self._seen_version:
+        if not self.write and recovery.disk_version(self.directory, self.catalog) != self._seen_version:
             self._read_tail()
 
     def find_space(self, space_id: str) -> EmbeddingSpace | None:
@@ -186,7 +185,8 @@ class Engine:
     # -- applying
 
     def commit(self, pending: list[Pending], durable: Callable[[], None] | None = None) -> None:
-        """Sync the journal, tell ``durable``, then apply what was appended to it."""
+        """Sync the journal, tell ``durable``, then apply what was appended to it, and what became durable meanwhile."""
+        self._check_whole()
         if self._drops_dirty:
             counters = self.counters_entry()
             try:
@@ -195,25 +195,55 @@ class Engine:
             except StorageFull:
                 self._drops_dirty = True  # the observations fit and matter more; the counters follow later
         self.journal.sync()
+        self.backlog = pending
         if durable is not None:
             durable()
-        for entry in pending:
-            self.apply(entry)
-        # What became durable while these sealed. The journal is shortened only when nothing waits to be applied.
         self.rounds = 0
-        while self.backlog:
-            self.rounds += 1
-            entries, self.backlog = self.backlog, []
-            for entry in entries:
-                self.apply(entry)
-        self.after_change()
+        try:
+            while self.backlog:
+                self._apply_backlog()
+                self.rounds += 1
+                self.after_change()
+        except BaseException as error:
+            # A later seal would mark what wasn't applied as sealed, and a replay would leave it out.
+            self._broken = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.rounds = 0
+
+    def _apply_backlog(self) -> None:
+        entries, self.backlog = deque(self.backlog), []
+        try:
+            while entries:
+                self.apply(entries[0])
+                entries.popleft()
+                if len(entries) % BREATH == BREATH - 1:
+                    # What arrives meanwhile comes after all of these, in the journal and here.
+                    self.breathe()
+        finally:
+            self.backlog = [*entries, *self.backlog]
+
+    def check_room(self) -> None:
+        """Raises StorageFull while nothing is left to demote, StorageError where only reopening helps."""
+        self._check_whole()
+        if self._full:
+            raise self._no_room()
+
+    def _check_whole(self) -> None:
+        if self._broken:
+            raise StorageError(
+                f"applying what is durable failed ({self._broken})",
+                hint="open the memory again: nothing acknowledged is lost",
+            )
 
     def apply(self, entry: Pending) -> None:
         """Let a durable journal entry take effect."""
         store = self.store
-        if entry.observation is not None:
-            self._apply_observation(entry)
-        elif entry.kind == Kind.STATE:
+        if entry.record is not None:
+            self._apply_observation(entry, entry.record)
+            return
+        assert isinstance(entry.payload, bytes)
+        if entry.kind == Kind.STATE:
             key, value = msgspec.msgpack.decode(entry.payload, type=tuple[str, bytes])
             if entry.lsn > store.states.get(key, (0, b""))[0]:
                 store.put_state(key, entry.lsn, value)
@@ -229,20 +259,17 @@ class Engine:
             stream, t_start_ns, t_end_ns = msgspec.msgpack.decode(entry.payload, type=tuple[str | None, int, int])
             self._forget_rows(stream, t_start_ns, t_end_ns, entry.lsn)
 
-    def _apply_observation(self, entry: Pending) -> None:
-        observation = entry.observation
-        assert observation is not None
-        stream = observation.stream
+    def _apply_observation(self, entry: Pending, record: Record) -> None:
+        stream = record.stream
         part = self.store.part("moments", stream)
-        if len(part) and observation.space is not None and part.space not in (None, observation.space):
+        if len(part) and record.space is not None and part.space not in (None, record.space):
             self._seal(stream)
-        record = record_from_observation(observation)
         size = content_bytes(record)
         part.add(Row(record, entry.digest), entry.lsn, size)
-        self.store.note_seen(stream, observation.session, observation.seq)
+        self.store.note_seen(stream, record.session, record.seq)
         shown = record if record.vector is None else replace(record, vector=record.vector.astype(np.float32))
         for bank in self.banks.values():
-            for kept in bank.observe(shown):
+            for kept in self._observed(bank, shown):
                 row = Row(kept, record_digest(kept))
                 self.store.part(bank.name, stream).add(row, entry.lsn, content_bytes(kept))
         span = part.t_max_ns - part.t_min_ns
@@ -252,6 +279,17 @@ class Engine:
         elif self.store.open_bytes > self.caps.open:
             parts = self.store.parts.values()
             self._seal(max(parts, key=lambda other: (other.ram_bytes, other.stream)).stream)
+
+    def _observed(self, bank: Any, record: Record) -> Sequence[Record]:
+        """What a bank makes of a moment; nothing where it fails: the moment itself is durable and must be applied."""
+        try:
+            return bank.observe(record)
+        except StreammemError:
+            raise
+        except Exception as error:
+            log.exception("the bank %s failed", bank.name)
+            self.note(f"the bank {bank.name} failed on a moment of {record.stream!r}: {type(error).__name__}")
+            return ()
 
     def _seal(self, stream: str) -> None:
         """Seal a stream's open parts. Without space they stay open: they are durable in the journal."""
@@ -264,7 +302,7 @@ class Engine:
         try:
             self.store.seal(stream, last)
             self._sealed = True
-        except (OSError, StorageFull) as error:
+        except (OSError, StorageError) as error:
             self._seal_failed = True
             self.note(f"sealing failed and will be tried again: {error}")
 
@@ -286,13 +324,13 @@ class Engine:
             return
         try:
             self.tidy()
-        except (OSError, StorageFull) as error:
+        except (OSError, StorageError) as error:
             self.note(f"tidying up failed and will be tried again: {error}")
 
     def tidy(self) -> None:
         """Budget, small state, journal; after ``forget`` also what deleted rows leave behind."""
         self._full = not self.budget.enforce()
-        self.trim_journal(rewrite=self._forgot)
+        shorten_journal(self, rewrite=self._forgot)
         if self._forgot:
             self.store.words.scrub()
             self.catalog.compact()
@@ -303,34 +341,22 @@ class Engine:
         if text not in self.notes:
             self.notes = [*self.notes[-49:], text]
 
-    def trim_journal(self, *, rewrite: bool = False) -> None:
-        """Save the small state, drop journal files that nothing needs, and compact when one idle stream's entries keep
-        many files alive."""
-        self.store.save_small_state(self.journal.last_lsn)
-        oldest = self.store.oldest_open_lsn()
-        self.journal.truncate_before(self.journal.last_lsn + 1 if oldest is None else oldest)
-        content = sum(part.bytes for part in self.store.parts.values())
-        if rewrite or self.journal.bytes > 2 * content + 2 * self.caps.journal_file:
-            self.journal.rewrite(self._needed_frames())
-
-    def _needed_frames(self) -> Any:
-        """Entries of the journal that no segment and no catalogue holds."""
-        lsns = {lsn for (bank, _), part in self.store.parts.items() if bank == "moments" for lsn in part.lsns}
-        reader = Journal(self.directory / "journal", self.files, write=False)
-        return (frame for frame in reader.replay() if frame.lsn in lsns)
-
     def make_room(self) -> None:
         """Before a write. Raises StorageFull if the budget or the disk leaves no room."""
         self._seal_failed = False
         if self._full and not self.budget.enforce():
-            raise StorageFull(
-                f"the memory {str(self.directory)!r} is full: {self.budget.used_bytes} of {self.caps.segments} bytes"
-                " for segments, and nothing is left to demote",
-                hint="raise budget.disk_bytes, remove pins, or forget something",
-            )
+            raise self._no_room()
         self._full = False
+        self._check_whole()
         if self.store.open_bytes > 2 * self.caps.open:
             self.seal_all()
+
+    def _no_room(self) -> StorageFull:
+        return StorageFull(
+            f"the memory {str(self.directory)!r} is full: {self.budget.used_bytes} of {self.caps.segments} bytes"
+            " for segments, and nothing is left to demote",
+            hint="raise budget.disk_bytes, remove pins, or forget something",
+        )
 
     # -- counting
 
@@ -375,9 +401,6 @@ class Engine:
         except CorruptData:
             return None  # noted by ``find``; a short-term memory without this row is still one
 
-    def frame_refs(self, stream: str, records: Sequence[Record]) -> list[FrameRef]:
-        return frame_refs_of(self, stream, records)
-
     def stream_infos(self) -> list[StreamInfo]:
         names = {*self.store.infos, *self.store.seen}
         return [self.store.infos.get(name) or StreamInfo(stream=name) for name in sorted(names)]
@@ -388,31 +411,18 @@ class Engine:
     def status(self, mode: str) -> Status:
         return status_of(self, mode)
 
-    def _verify_segment(self, segment: Segment) -> list[CorruptData]:
-        damage = segment.verify()
-        for error in damage[:1]:
-            self.store.quarantine(segment, error)
-        return damage
-
     def verify(self) -> list[CorruptData]:
         """Everything that is known to be damaged, after looking at every byte."""
         for segment in list(self.store.segments):
-            self._verify_segment(segment)
+            self.store.verify(segment)
         return [CorruptData(known.what, path=known.path, offset=known.offset) for known in self.store.damage]
 
     # -- forgetting
 
-    @staticmethod
-    def interval(stream: str | None, between: tuple[int | None, int | None] | None) -> bytes:
-        start, end = between or (None, None)
-        return msgspec.msgpack.encode(
-            (stream, INT64[0] if start is None else int(start), INT64[1] if end is None else int(end))
-        )
-
     def forget(self, stream: str | None, between: tuple[int | None, int | None] | None) -> ForgetReport:
         """The journal learns it first, so that a kill in the middle is finished when the memory is opened again.
         Raises StorageFull if there is no room to write what remains; asking again goes on with it."""
-        payload = self.interval(stream, between)
+        payload = interval(stream, between)
         _, t_start_ns, t_end_ns = msgspec.msgpack.decode(payload, type=tuple[str | None, int, int])
         lsn = self.journal.append([(Kind.FORGET, payload)])
         self.journal.sync()

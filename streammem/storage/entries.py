@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streammem.model import Observation
+from streammem.model import Record
+from streammem.wire import Buffer
 
 
 class Kind:
@@ -14,10 +15,12 @@ class Kind:
 
 
 class Pending(NamedTuple):
-    """A journal entry on its way: appended, not yet synced."""
+    """A journal entry on its way: appended, not yet synced. An observation is a record already, with its own copy of
+    every array; ``digest`` is the hash of its packet, ``size`` what it takes in the journal."""
 
     kind: int
-    payload: bytes
-    observation: Observation | None = None
+    payload: bytes | tuple[Buffer, ...] = b""
+    record: Record | None = None
     digest: int = 0
     lsn: int = 0
+    size: int = 0

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
+
 from streammem.errors import CorruptData
 from streammem.model import Record
 from streammem.storage.catalog import Catalog
@@ -24,6 +26,13 @@ from streammem.storage.store import Store
 EVER = (-(2**63), 2**63 - 1)
 SPEECH_REACH_NS = 600 * 10**9
 """Speech may outlast the moment that it was written with; segments this near are looked through for it."""
+
+
+def interval(stream: str | None, between: tuple[int | None, int | None] | None) -> bytes:
+    """A stream and a closed interval, as the journal holds them."""
+    start, end = between or (None, None)
+    first, last = EVER
+    return msgspec.msgpack.encode((stream, first if start is None else int(start), last if end is None else int(end)))
 
 
 class Forget(NamedTuple):
@@ -58,7 +67,7 @@ class _Tally:
 
     def add(self, record: Record, has_thumbnail: bool) -> None:
         self.records += 1
-        self.observations += record.count
+        self.observations += record.count if record.bank == "moments" else 0  # a bank's record stands for the same
         self.thumbnails += has_thumbnail
         self.streams.add(record.stream)
 

@@ -56,8 +56,16 @@ class _LogFile(NamedTuple):
     number: int
 
 
-def _crc(salt: int, kind: int, length: int, lsn: int, payload: bytes | memoryview) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<IIQ", kind, length, lsn), salt))
+Piece = bytes | bytearray | memoryview
+Payload = Piece | Sequence[Piece]
+"""A frame's payload, whole or in pieces that are written one after the other."""
+
+
+def _crc(salt: int, kind: int, length: int, lsn: int, payload: Sequence[Piece]) -> int:
+    crc = zlib.crc32(struct.pack("<IIQ", kind, length, lsn), salt)
+    for piece in payload:
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 class Journal:
@@ -164,7 +172,7 @@ class Journal:
         if length > MAX_PAYLOAD or at + _FRAME.size + length > len(data) or lsn < self._next_lsn:
             return None
         payload = data[at + _FRAME.size : at + _FRAME.size + length]
-        if crc != _crc(salt, kind, length, lsn, payload):
+        if crc != _crc(salt, kind, length, lsn, (payload,)):
             return None
         return Frame(kind, lsn, payload)
 
@@ -230,27 +238,27 @@ class Journal:
         self._handle, self._current, self._salt = handle, _LogFile(path, number), salt
         self._good = self._synced = self._sizes[number] = _FILE.size
 
-    def append(self, frames: Sequence[tuple[int, bytes]]) -> int:
+    def append(self, frames: Sequence[tuple[int, Payload]]) -> int:
         """Write frames; the lsn of the first is returned, the others follow. Not durable before ``sync``.
 
         All or nothing: without space the file is cut back and StorageFull is raised; a later append may succeed."""
         self._check()
         first = self._next_lsn
-        pieces: list[bytes] = []
-        for index, (kind, payload) in enumerate(frames):
-            if len(payload) > MAX_PAYLOAD:
-                raise StorageError(f"a journal entry has {len(payload)} bytes, the limit is {MAX_PAYLOAD}")
-            lsn = first + index
-            crc_free = (FRAME_MAGIC, kind, len(payload), lsn)
-            pieces.append(_FRAME.pack(*crc_free, 0))
-            pieces.append(payload)
+        split = [
+            (kind, (payload,) if isinstance(payload, (bytes, bytearray, memoryview)) else payload)
+            for kind, payload in frames
+        ]
+        for _, payload in split:
+            size = sum(map(len, payload))
+            if size > MAX_PAYLOAD:
+                raise StorageError(f"a journal entry has {size} bytes, the limit is {MAX_PAYLOAD}")
         try:
             if self._handle is None or self._current is None:
                 self._new_file()
             elif self._good >= self._file_bytes:
                 self.sync()
                 self._new_file()
-            self._write_frames(pieces)
+            self._write_frames((kind, first + index, payload) for index, (kind, payload) in enumerate(split))
         except OSError as error:
             raise self._refused(error) from error
         assert self._current is not None
@@ -261,16 +269,18 @@ class Journal:
         crash_point("after_append")
         return first
 
-    def _write_frames(self, pieces: list[bytes]) -> None:
-        """``pieces`` alternate header and payload; the checksum needs the current file's salt, known only now."""
+    def _write_frames(self, frames: Iterable[tuple[int, int, Sequence[Piece]]]) -> None:
+        """``frames``: kind, lsn and payload. Nothing of the payload is copied on its way to the system."""
         assert self._handle is not None
-        for index in range(0, len(pieces), 2):
-            magic, kind, length, lsn, _ = _FRAME.unpack(pieces[index])
-            crc = _crc(self._salt, kind, length, lsn, pieces[index + 1])
-            pieces[index] = _FRAME.pack(magic, kind, length, lsn, crc)
-        blob = b"".join(pieces)
-        self._files.write(self._handle, blob)
-        self._good += len(blob)
+        pieces: list[Piece] = []
+        size = 0
+        for kind, lsn, payload in frames:
+            length = sum(map(len, payload))
+            pieces.append(_FRAME.pack(FRAME_MAGIC, kind, length, lsn, _crc(self._salt, kind, length, lsn, payload)))
+            pieces += payload
+            size += _FRAME.size + length
+        self._files.write_pieces(self._handle, pieces)
+        self._good += size
 
     def _refused(self, error: OSError, back_to: int | None = None) -> StorageError:
         """Cut the current file back to its last good byte and say what happened."""
@@ -345,8 +355,7 @@ class Journal:
             assert self._handle is not None and self._current is not None
             for frame in frames:
                 last = frame.lsn
-                header = _FRAME.pack(FRAME_MAGIC, frame.kind, len(frame.payload), frame.lsn, 0)
-                self._write_frames([header, bytes(frame.payload)])
+                self._write_frames([(frame.kind, frame.lsn, (frame.payload,))])
             self._files.fsync(self._handle)
             self._files.rename(self._current.path.with_suffix(".new"), self._current.path)
             self._files.fsync_dir(self._directory)

@@ -70,7 +70,7 @@ def record_from_observation(observation: Observation, bank: str = "moments") -> 
         stats=observation.stats,
         vector=None if observation.embedding is None else observation.embedding.astype(np.float16),
         arrays=arrays,
-        thumbnail=observation.thumbnail,
+        thumbnail=None if observation.thumbnail is None else bytes(observation.thumbnail),
     )
 
 

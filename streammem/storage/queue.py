@@ -1,8 +1,8 @@
-"""Entries that are appended to the journal and wait for their sync; and what goes on while a segment is written.
+"""Entries that are appended to the journal and wait for their sync; and what goes on while the engine is busy.
 
-Writing a segment of 32 MB takes 0.2 s, mostly in the kernel. Its content is decided, and nobody else needs the writing
-thread's hands, so that further groups are made durable meanwhile and applied afterwards, in their order: the journal,
-and with it the memory, is the same as without.
+Applying entries, writing a segment of 32 MB (0.2 s, mostly in the kernel), demoting one, shortening the journal: none
+of it decides what is accepted. So further groups are made durable and acknowledged meanwhile, and applied afterwards in
+the order of the journal: the memory is the same as without. What is durable and not yet applied is the backlog.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Literal, NamedTuple, TypeVar
 from streammem.checks import refuse, validate_observation
 from streammem.clock import Clock
 from streammem.config import MemoryConfig
-from streammem.errors import ObservationError, StorageError
+from streammem.errors import ObservationError
 from streammem.model import Observation
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
-from streammem.wire import encode_observation, hash_blob, observation_from_blob, pack
+from streammem.storage.open_part import record_from_observation
+from streammem.wire import encode_normalised, hash_pieces, pack_pieces
 
 Key = tuple[str, str, int]
 Outcome = Literal["written", "duplicate"] | ObservationError
@@ -30,9 +31,9 @@ GROUP_BYTES = 16 << 20
 """A queue this large is synced whatever its count: 64 observations with depth pictures would be 80 MB of RAM."""
 
 BACKLOG_BYTES = 32 << 20
-"""What may be durable and not yet applied: it is in RAM twice, as a packet and as its journal entry."""
+"""What may be durable and not yet applied; under a disk budget a quarter of a segment, if that is less."""
 ROUNDS = 8
-"""How often a backlog may grow while the last one is applied: then the budget and the journal get their turn."""
+"""How often a backlog may grow while the last one is applied: then whoever wants to look gets a turn."""
 PAUSE_S = 0.005
 
 
@@ -41,7 +42,8 @@ class Group(NamedTuple):
 
     observations: Sequence[Observation]
     durable: Callable[[list[Outcome]], None]
-    failed: Callable[[StorageError], None]
+    failed: Callable[[Exception], None]
+    """Nothing of the group was kept. Not a StorageError: a defect that one of the observations found."""
 
 
 class CommitQueue:
@@ -51,6 +53,8 @@ class CommitQueue:
         self.more: Callable[[float], Group | None] | None = None
         """Gives the next group, or None after so many seconds; set while one is being written."""
         engine.store.meanwhile = self._meanwhile
+        engine.breathe = self.breathe
+        self._most_waiting = min(BACKLOG_BYTES, engine.caps.seal // 4) if engine.capped else BACKLOG_BYTES
         self._engine, self._config, self._clock = engine, config, clock
         self._pending: list[Pending] = []
         self._since = 0
@@ -87,16 +91,25 @@ class CommitQueue:
         return accepted, keys, outcomes
 
     def _entry(self, observation: Observation) -> Pending:
-        """The journal entry of a checked observation. What is kept is decoded from it: a private copy of the arrays."""
+        """The journal entry of a checked observation, in pieces that are still the caller's; the record is not."""
         validate_observation(observation)
-        blob = pack(encode_observation(observation, ingest=False))
-        if len(blob) > self._engine.caps.seal and self._engine.capped:
-            raise refuse("bytes", f"are {len(blob)}, a sixteenth of the budget is {self._engine.caps.seal}")
-        kept = observation_from_blob(blob)
+        parts, kept = encode_normalised(observation)
+        pieces = pack_pieces(parts)
+        size = sum(map(len, pieces))
+        if size > self._engine.caps.seal and self._engine.capped:
+            raise refuse("bytes", f"are {size}, a sixteenth of the budget is {self._engine.caps.seal}")
         self._engine.shapes.check(kept)
-        digest = int.from_bytes(hash_blob(blob)[:8], "little")
+        digest = int.from_bytes(hash_pieces(pieces)[:8], "little")
         stamp = self._clock.now_ns().to_bytes(8, "little", signed=True)
-        return Pending(Kind.OBSERVATION, stamp + blob, kept, digest)
+        return Pending(Kind.OBSERVATION, (stamp, *pieces), record_from_observation(kept), digest, size=size + 8)
+
+    def _append(self, entries: Sequence[Pending]) -> list[Pending]:
+        """Into the journal; the entries come back with their lsn, and records without their bytes."""
+        first = self._engine.journal.append([(entry.kind, entry.payload) for entry in entries])
+        return [
+            entry._replace(lsn=first + at, payload=b"" if entry.record is not None else entry.payload)
+            for at, entry in enumerate(entries)
+        ]
 
     def add(self, entries: list[Pending], keys: Iterable[Key] = ()) -> None:
         """Append to the journal. Raises StorageFull, and then nothing of it waits."""
@@ -104,14 +117,12 @@ class CommitQueue:
             return
         if not self._pending:
             self._since = self._clock.monotonic_ns()
-        first = self._engine.journal.append([(entry.kind, entry.payload) for entry in entries])
+        self._pending += self._append(entries)
         self.keys.update(keys)
-        for index, entry in enumerate(entries):
-            self._pending.append(entry._replace(lsn=first + index))
 
     def commit_if_due(self, durable: bool) -> None:
         waited_ms = (self._clock.monotonic_ns() - self._since) / 1e6
-        heavy = sum(len(entry.payload) for entry in self._pending) >= GROUP_BYTES
+        heavy = sum(entry.size for entry in self._pending) >= GROUP_BYTES
         full = heavy or len(self._pending) >= self._config.sync_every
         if self._pending and (durable or full or waited_ms >= self._config.sync_ms):
             self.commit()
@@ -124,6 +135,17 @@ class CommitQueue:
             self._engine.commit(pending, told)
         finally:
             self.keys.clear()
+
+    def _waiting(self) -> int:
+        return sum(entry.size for entry in self._engine.backlog)
+
+    def breathe(self) -> None:
+        """Between two steps of something long: make one group durable, if one waits."""
+        more = self.more
+        if more is not None and self._engine.rounds < ROUNDS and self._waiting() < self._most_waiting:
+            group = more(0.0)
+            if group is not None:
+                self._make_durable(group)
 
     def _meanwhile(self, work: Callable[[], Result]) -> Result:
         """Do ``work`` in another thread, and make durable what arrives until it is done."""
@@ -144,12 +166,12 @@ class CommitQueue:
         thread.start()
         try:
             while thread.is_alive():
-                waiting = sum(len(entry.payload) for entry in self._engine.backlog)
-                group = more(PAUSE_S) if waiting < BACKLOG_BYTES else None
+                room = self._waiting() < self._most_waiting
+                group = more(PAUSE_S) if room else None
                 if group is not None:
                     self._make_durable(group)
                 else:
-                    thread.join(0.001 if waiting < BACKLOG_BYTES else PAUSE_S)
+                    thread.join(0.001 if room else PAUSE_S)
         finally:
             thread.join()
             self.more = more
@@ -158,15 +180,16 @@ class CommitQueue:
         return results[0]
 
     def _make_durable(self, group: Group) -> None:
-        journal = self._engine.journal
+        """Never raises: who works meanwhile must not lose the result, and every packet gets an answer."""
         try:
+            self._engine.check_room()
             accepted, keys, outcomes = self.admit(group.observations)
             if accepted:
-                first = journal.append([(entry.kind, entry.payload) for entry in accepted])
-                journal.sync()
+                entries = self._append(accepted)
+                self._engine.journal.sync()
                 self.keys.update(keys)
-                self._engine.backlog += [entry._replace(lsn=first + at) for at, entry in enumerate(accepted)]
-        except StorageError as error:
+                self._engine.backlog += entries
+        except Exception as error:  # noqa: BLE001  (handed to whoever sent the group)
             group.failed(error)
             return
         group.durable(outcomes)

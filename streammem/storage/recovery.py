@@ -182,3 +182,15 @@ def read_checkpoint(directory: Path) -> Checkpoint | None:
         return msgspec.msgpack.decode((directory / "checkpoint.bin").read_bytes(), type=Checkpoint)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+
+
+def disk_version(directory: Path, catalog: Catalog) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Changes whenever the writer has moved on: the catalogue's version, names and sizes of the journal's files."""
+    journal = directory / "journal"
+    sizes = []
+    for path in sorted(journal.glob("*.log")) if journal.exists() else ():
+        try:
+            sizes.append((path.name, path.stat().st_size))
+        except FileNotFoundError:
+            continue
+    return catalog.data_version(), tuple(sizes)

@@ -141,21 +141,27 @@ class _Output:
         self.entries: list[FileEntry] = []
 
     def blob(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """One file of these pieces. Large ones are checksummed and written where they lie, a megabyte at a time."""
         crcs: list[int] = []
-        size = 0
+        size = filled = crc = 0
+        waiting: list[bytes | memoryview] = []
         with self._files.open(self._directory / name, "wb") as handle:
-            buffer = bytearray()
             for piece in pieces:
-                buffer += piece
-                while len(buffer) >= CHUNK:
-                    crcs.append(zlib.crc32(memoryview(buffer)[:CHUNK]))
-                    self._files.write(handle, bytes(buffer[:CHUNK]))
-                    size += CHUNK
-                    del buffer[:CHUNK]
-            if buffer:
-                crcs.append(zlib.crc32(buffer))
-                self._files.write(handle, bytes(buffer))
-                size += len(buffer)
+                rest = memoryview(piece)
+                while rest:
+                    part, rest = rest[: CHUNK - filled], rest[CHUNK - filled :]
+                    crc = zlib.crc32(part, crc)
+                    waiting.append(part)
+                    filled += len(part)
+                    if filled == CHUNK:
+                        self._files.write_pieces(handle, waiting)
+                        crcs.append(crc)
+                        size += filled
+                        waiting, filled, crc = [], 0, 0
+            if filled:
+                self._files.write_pieces(handle, waiting)
+                crcs.append(crc)
+                size += filled
             self._files.fsync(handle)
         self.entries.append(FileEntry(name, size, tuple(crcs)))
 
@@ -303,7 +309,7 @@ def write_segment(
     out.array("columns.npy", columns)
     out.array("marks.npy", marks)
     out.array("crcs.npy", crcs)
-    out.blob("meta.bin", meta)
+    out.blob("meta.bin", [b"".join(meta)])
     if thumb_end:
         out.blob("thumbs.bin", (row.record.thumbnail for row in rows if row.record.thumbnail))
     arrays: list[ArrayEntry] = []

@@ -138,6 +138,11 @@ class Store:
             return False
         return True
 
+    def verify(self, segment: Segment) -> None:
+        """Read every byte of a segment; quarantine it if one is damaged."""
+        for error in segment.verify()[:1]:
+            self.quarantine(segment, error)
+
     def quarantine(self, segment: Segment, error: CorruptData) -> None:
         """Take a damaged segment out of every answer. Its files stay where they are, for repair."""
         self.segments = [other for other in self.segments if other is not segment]

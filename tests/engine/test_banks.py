@@ -103,5 +103,5 @@ def test_forgetting_reaches_every_bank(tmp_path: Path) -> None:
         memory.forget(stream="cam", between=(101 * SECOND, 103 * SECOND))
         memory.write([observation(n) for n in range(105, 113)])
         assert groups(memory)[-1] == (100, 10, 112), "the open group went on without what was forgotten"
-    with streammem.memory.open(tmp_path, mode="read") as memory:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as memory:
         assert len(groups(memory)) == 10

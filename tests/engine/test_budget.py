@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sample_moments import SECOND, observation, small_config
+from sample_moments import OFF, SECOND, observation, small_config
 
 import streammem.memory
 from streammem.config import BudgetConfig, Config, MemoryConfig
@@ -60,7 +60,7 @@ def test_old_detail_goes_first(tmp_path: Path) -> None:
         moments = next(bank for bank in memory.status().banks if bank.bank == "moments")
         assert 0 < moments.disk_bytes <= moments.cap_bytes
         digest = memory.digest()
-    with streammem.memory.open(tmp_path, mode="read") as memory:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as memory:
         assert memory.digest() == digest
         assert memory.search_text("word number 0")[0].text == "word number 0"
 
@@ -71,7 +71,7 @@ def test_the_same_stream_is_demoted_in_the_same_way(tmp_path: Path) -> None:
         for start in range(0, 600, step):
             with streammem.memory.open(tmp_path / name, config=small_config(1 << 20, CAP)) as memory:
                 fill(memory, min(step, 600 - start), start=start)
-        with streammem.memory.open(tmp_path / name, mode="read") as memory:
+        with streammem.memory.open(tmp_path / name, mode="read", config=small_config()) as memory:
             assert max(memory.status().streams[0].levels) >= 1
             digests.add(memory.digest())
     assert len(digests) == 1
@@ -116,7 +116,7 @@ def test_a_long_stream_stays_flat(tmp_path: Path) -> None:
 
 
 def test_ram_is_bounded_by_sealing_early(tmp_path: Path) -> None:
-    config = Config(memory=MemoryConfig(seal_bytes=1 << 30), budget=BudgetConfig(ram_bytes=2 << 20))
+    config = Config(memory=MemoryConfig(seal_bytes=1 << 30), budget=BudgetConfig(ram_bytes=2 << 20), **OFF)
     with streammem.memory.open(tmp_path, config=config) as memory:
         for number in range(150):
             memory.write([observation(number, f"cam {index}", jpeg=2000) for index in range(10)])
@@ -132,6 +132,6 @@ def test_an_idle_stream_doesnt_keep_the_journal(tmp_path: Path) -> None:
             fill(memory, 500, start=memory.observation_count)
             assert memory.status().journal_bytes < 1_000_000
         digest = memory.digest()
-    with streammem.memory.open(tmp_path, mode="read") as memory:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as memory:
         assert memory.digest() == digest
         assert memory.has("idle", "s", 0)

@@ -75,7 +75,7 @@ def test_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
         disk.free = None
         assert memory.write([observation(n) for n in range(20, 40)]).written == 20
         digest = memory.digest()
-    with streammem.memory.open(tmp_path, mode="read") as memory:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as memory:
         assert memory.digest() == digest
         assert seqs(memory) == list(range(40))
 
@@ -97,7 +97,7 @@ def test_no_space_for_a_segment_loses_nothing(tmp_path: Path) -> None:
         memory.write([observation(n) for n in range(number, 200)])
         assert memory.status().segments > 0
         assert seqs(memory) == list(range(200))
-    with streammem.memory.open(tmp_path) as memory:
+    with streammem.memory.open(tmp_path, config=small_config()) as memory:
         assert seqs(memory) == list(range(200))
         assert not list((tmp_path / "segments").glob(".tmp*"))
 
@@ -127,7 +127,7 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
             memory.write(observation(10**6))
             after = seqs(memory)
             assert after == [*before[kept // 2 + 1 :], 10**6]
-        with streammem.memory.open(mount / "memory", mode="read") as memory:
+        with streammem.memory.open(mount / "memory", mode="read", config=small_config()) as memory:
             assert seqs(memory) == after
     finally:
         subprocess.run(["umount", str(mount)], check=True)
@@ -145,7 +145,7 @@ def test_a_failing_disk_is_an_error_not_a_lie(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the journal failed"):
         memory.write(observation(6))
     memory.close()
-    with streammem.memory.open(tmp_path) as again:
+    with streammem.memory.open(tmp_path, config=small_config()) as again:
         assert seqs(again) == list(range(5))
         again.write(observation(5))
 
@@ -228,7 +228,7 @@ def test_the_catalogue_is_rebuilt(fate: str, tmp_path: Path) -> None:
         (tmp_path / "checkpoint.bin").unlink()
     if fate != "empty":  # an empty file is a valid, empty SQLite database: only a writer can tell
         with pytest.raises(CorruptData, match="open the memory once for writing"):
-            streammem.memory.open(tmp_path, mode="read")
+            streammem.memory.open(tmp_path, mode="read", config=small_config())
     with streammem.memory.open(tmp_path, config=small_config()) as memory:
         assert "it was rebuilt from" in memory.status().notes[0]
         assert memory.digest() == digest

@@ -75,7 +75,7 @@ def test_an_interval_leaves_no_trace(reopen: bool, tmp_path: Path) -> None:
     digest = memory.digest()
     memory.close()
     assert traces(tmp_path, *marks(range(60, 100))) == []
-    with streammem.memory.open(tmp_path, mode="read") as memory:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as memory:
         assert memory.digest() == digest
         assert memory.observation_count == 180
 
@@ -110,7 +110,7 @@ def test_a_whole_stream_and_everything(tmp_path: Path) -> None:
         assert memory.forget().observations == 80
         assert memory.status().observations == 0
         assert memory.get_state("elsewhere") is None
-    with streammem.memory.open(tmp_path) as memory:
+    with streammem.memory.open(tmp_path, config=small_config()) as memory:
         assert (memory.observation_count, memory.streams(), memory.blocks()) == (0, [], [])
         assert list((tmp_path / "segments").iterdir()) == []
 

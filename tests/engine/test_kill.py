@@ -77,7 +77,7 @@ LAST = 400
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("undisturbed")
     main(str(directory), LAST, 0)
-    with streammem.memory.open(directory, mode="read") as memory:
+    with streammem.memory.open(directory, mode="read", config=small_config()) as memory:
         assert memory.status().segments > 10
         return memory.digest()
 
@@ -86,7 +86,7 @@ def finish(directory: Path, undisturbed: str, tag: str) -> None:
     killed = Killed(directory, LAST, 99)
     assert killed.code == 0, killed.errors
     check(directory, killed, tag)
-    with streammem.memory.open(directory, mode="read") as memory:
+    with streammem.memory.open(directory, mode="read", config=small_config()) as memory:
         assert memory.digest() == undisturbed, tag
 
 
@@ -116,5 +116,5 @@ def test_kill_without_any_acknowledgement(tmp_path: Path) -> None:
     """Dying while the memory is being made leaves something that opens."""
     killed = Killed(tmp_path, LAST, 1, point="after_append:1")
     assert killed.acknowledged == -1
-    with streammem.memory.open(tmp_path) as memory:
+    with streammem.memory.open(tmp_path, config=small_config()) as memory:
         assert memory.observation_count >= 0

@@ -72,7 +72,7 @@ def test_random_life(seed: int, tmp_path: Path) -> None:
     assert memory.observation_count == len(model)
     assert {key: memory.get_state(key) for key in states} == states
     assert memory.verify() == []
-    with streammem.memory.open(tmp_path, mode="read") as reader:
+    with streammem.memory.open(tmp_path, mode="read", config=small_config()) as reader:
         assert contents(reader) == model
         assert reader.digest() == memory.digest()
     memory.close()

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,9 @@ class SmallDisk(Files):
         super().write(handle, bytes(data[: self.free]))
         self.free = 0
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_pieces(self, handle: IO[bytes], pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        self.write(handle, b"".join(pieces))
 
 
 class BrokenSync(Files):

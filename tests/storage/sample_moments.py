@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from streammem.config import BudgetConfig, Config, MemoryConfig, TimelineConfig
+from streammem.config import BudgetConfig, Config, MemoryConfig
 from streammem.model import Detection, Intrinsics, Label, Observation, Pose, Producer, Speech, TextSpan
 
 SECOND = 10**9
@@ -48,11 +48,18 @@ def observation(number: int, stream: str = "cam", *, dim: int = 32, jpeg: int = 
     return Observation(**fields)  # type: ignore[arg-type]
 
 
+OFF: dict[str, dict[str, bool]] = {
+    name: {"on": False}
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and "on" in getattr(field.annotation, "model_fields", {})
+}
+"""Banks that can be switched off are: what the tests of the engine count is the engine's own."""
+
+
 def small_config(seal_bytes: int = 16384, disk_bytes: int = 0, **memory: object) -> Config:
     """Seals often, so that a few hundred observations make many segments."""
     return Config(
         memory=MemoryConfig(seal_bytes=seal_bytes, **memory),  # type: ignore[arg-type]
         budget=BudgetConfig(disk_bytes=disk_bytes),
-        # Budgets of a megabyte are tight on purpose: what they hold is counted for moments alone.
-        timeline=TimelineConfig(on=not disk_bytes),
+        **OFF,  # type: ignore[arg-type]
     )
