@@ -67,7 +67,7 @@ class _Open:
 
 
 class ClipsBank(ClipQuestions):
-    """Clips of all streams. Moments without tokens aren't its business."""
+    """Clips of all streams. Moments without tokens that the compressor takes aren't its business."""
 
     name = "clips"
 
@@ -91,7 +91,7 @@ class ClipsBank(ClipQuestions):
 
     def observe(self, record: Record) -> Sequence[Record]:
         tokens = record.arrays.get("tokens")
-        if tokens is None or not len(tokens):
+        if tokens is None or not self.compressor.accepts(*tokens.shape):
             return ()
         held = self._open.get(record.stream)
         if held is None:

@@ -39,6 +39,10 @@ class Compressor(Protocol):
     @property
     def identity(self) -> str: ...
 
+    def accepts(self, count: int, width: int) -> bool:
+        """Whether it can compress frames of ``count`` tokens of ``width`` numbers."""
+        ...
+
     def compress(self, tokens: np.ndarray, t_start_s: float, t_end_s: float) -> Compressed:
         """Pass 1. ``tokens`` (T, N, C) of the frames in order; N row by row. Raises ObservationError for shapes that it
         can't take."""
@@ -63,6 +67,9 @@ class TrainingFree:
 
     longest = 504
     """Clips in pass 2: what a context of 32,768 tokens holds at 65 a clip, so that all compressors have one ceiling."""
+
+    def accepts(self, count: int, width: int) -> bool:
+        return count > 0 and width > 0
 
     def integrate(self, slots: Sequence[np.ndarray], summaries: np.ndarray) -> np.ndarray:
         """One head of attention, identity projections: summary j asks all slots and the summaries up to j."""
