@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from streammem.banks.timeline import moments_of, scope_for
+from streammem.banks.timeline import moments_of, scope_at_least, scope_for
 from streammem.captions import ComposedCaptioner, scene_of
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence
@@ -77,6 +77,8 @@ class Attempt:
     option: int | None = None
     option_scores: tuple[float, ...] = ()
     why: str = ""
+    short: str = ""
+    """What of the budget ended the attempt before it had looked at everything."""
 
     @property
     def rank(self) -> tuple[int, float, float]:
@@ -231,7 +233,8 @@ class EmbeddedAgents:
         )
         padded = tuple(shares) + (0.0,) * unread
         made = _attempt_of(answer, looked=seen, why=f"share {shares[chosen]:.2f}{note}")
-        return replace(made, option=chosen if seen else None, option_scores=padded)
+        short = purse.exhausted("seconds", "records") if unread else ""
+        return replace(made, option=chosen if seen else None, option_scores=padded, short=short)
 
     # -- where to look
 
@@ -244,7 +247,9 @@ class EmbeddedAgents:
         phrase = " ".join([plan.phrase, *task.options]) if 0 < len(task.options) <= 8 else plan.phrase
         found = find(view, phrase, k=4 * CLOSEST, between=task.between, streams=task.streams)
         purse.pay(records=found.rows)
-        scope = scope_for(*bounds, LEAF_NS)
+        # A period of fewer than four rows says nothing that its neighbours don't.
+        least = max((4 * group.step_ns for group, _ in row_scores(found)), default=0)
+        scope = max(scope_for(*bounds, LEAF_NS), scope_at_least(least, LEAF_NS))
         best: dict[Period, float] = {}
         for group, score in row_scores(found):
             starts = group.t_start_ns

@@ -96,7 +96,7 @@ class _Run:
         self._remember(first)
         if first.enough or not first.looked:
             return self._end(first.answer, "coarse" if first.looked else "empty")
-        if not self.state.candidates and not self.state.visited:
+        if not self.state.candidates:
             self.state.candidates = self._localise(plan)
         stage = self._rounds(plan)
         if stage == "loop":
@@ -168,6 +168,7 @@ class _Run:
 
     def _end(self, answer: Answer, stage: Stage, short: str = "") -> Reasoned:
         best = self.best
+        short = short or (best.short if best is not None else "")
         self.log.add("stop", f"{stage}{f': {short} spent' if short else ''}", join_periods(self.state.visited))
         self._save()
         return Reasoned(

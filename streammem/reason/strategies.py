@@ -79,7 +79,7 @@ class _OneShot:
         attempt, step = self.look(agents, task, plan, context, purse)
         if context.progress is not None:
             context.progress(step)
-        return self._reasoned(agents.finish(attempt.answer, purse.tick()), attempt, purse, "", step)
+        return self._reasoned(agents.finish(attempt.answer, purse.tick()), attempt, purse, attempt.short, step)
 
     def _reasoned(self, answer: Answer, attempt: Attempt | None, purse: Purse, short: str, step: Step) -> Reasoned:
         looked = attempt is not None and attempt.looked
