@@ -277,11 +277,16 @@ class EntitiesBank:
             e.t_end_ns for entity in things.entities.values() for h in entity.attributes.values() for e in h.episodes
         ]
         ends.sort()
-        wanted = min(len(ends) - 1, -(-(things.bytes - target) // ITEM_BYTES))
-        if wanted > 0:
+        wanted = -(-(things.bytes - target) // ITEM_BYTES)
+        while things.bytes > target and ends:
+            # What holds now and the counts stay, so it may take more than the estimate.
+            at = min(len(ends) - 1, wanted)
             for entity in things.entities.values():
-                self._thin(entity, ends[wanted])
+                self._thin(entity, ends[at])
             things.bytes = sum(entity.bytes for entity in things.entities.values())
+            if at == len(ends) - 1:
+                break
+            wanted *= 2
         if things.bytes > target:
             order = sorted(
                 things.entities.values(), key=lambda entity: ((entity.span or (0, -(2**63)))[1], entity.name)

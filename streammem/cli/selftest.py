@@ -46,7 +46,7 @@ def selftest(
             str(ability.asked),
             f"{ability.score:.3f}",
             f"{ability.floor:.2f}",
-            f"{ability.naive:.3f}",
+            "" if ability.naive is None else f"{ability.naive:.3f}",
             "ok" if ability.passed else "BELOW",
         )
     out.result.print(table)

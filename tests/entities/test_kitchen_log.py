@@ -1,0 +1,65 @@
+"""Event logs: read, refused, and asked; every answer against brute force on the raw entries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streammem.benchmarks.entities import made_up, run
+from streammem.errors import SourceError, SourceNotFound
+from streammem.eventlog import Movement, observations_of, read_movements
+
+LOG = Path("/work/shared/data/text/hdepic/object_movements_P01-P04.json")
+
+
+def test_reading(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    tracks = [
+        {"track_id": "b", "time_segment": [2.5, 3.0]},
+        {"track_id": "a", "time_segment": [1.0, 1.25], "masks": []},
+    ]
+    path.write_text(json.dumps({"v": {"1": {"name": "mug", "tracks": tracks}, "2": {"name": "pan", "tracks": []}}}))
+    movements = read_movements(path)
+    assert movements == [
+        Movement("v", 10**9, 1_250_000_000, "1", "mug", "a"),
+        Movement("v", 2_500_000_000, 3 * 10**9, "1", "mug", "b"),
+    ]
+    assert [one.seq for one in observations_of(movements)] == [0, 1]
+    assert observations_of(movements).__next__().states[0].until_ns == 1_250_000_000
+
+
+REFUSED = {
+    "not JSON": b"{",
+    "another shape": b'{"v": [1]}',
+    "ends before it starts": b'{"v": {"1": {"name": "m", "tracks": [{"track_id": "a", "time_segment": [2, 1]}]}}}',
+    "one time only": b'{"v": {"1": {"name": "m", "tracks": [{"track_id": "a", "time_segment": [2]}]}}}',
+    "not text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("situation", REFUSED)
+def test_what_is_no_log_is_refused(situation: str, tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_bytes(REFUSED[situation])
+    with pytest.raises(SourceError):
+        read_movements(tmp_path / "log.json")
+    with pytest.raises(SourceNotFound):
+        read_movements(tmp_path / "none.json")
+
+
+def test_a_made_up_log_is_answered_exactly(tmp_path: Path) -> None:
+    result = run(made_up(1)[:1500], 8, 1, tmp_path / "m")
+    assert {row["question"]: row["wrong"] for row in result["questions"] if row["wrong"]} == {}
+    assert len(result["questions"]) == 10
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.skipif(not LOG.exists(), reason="the kitchen's movement log isn't here (/work/shared/data)")
+def test_the_kitchen_log_is_answered_exactly_and_fast(tmp_path: Path) -> None:
+    result = run(read_movements(LOG), 60, 0, tmp_path / "m")
+    assert result["things"] > 4000
+    for row in result["questions"]:
+        assert row["wrong"] == 0, row
+        assert row["median_ms"] < 50, row
