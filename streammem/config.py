@@ -169,6 +169,20 @@ class EntitiesConfig(Section):
     """RAM of one stream's histories; above it the oldest become counts."""
 
 
+class TracksConfig(Section):
+    """Objects that a tracker or detector names: detections with ``track`` set (docs/tracking.md)."""
+
+    on: bool = True
+    frames: Annotated[int, Field(ge=1, le=64)] = 8
+    """Frames kept of each object, besides its first."""
+    duplicate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Frames whose descriptors have a larger cosine count as the same view."""
+    gap_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """Not seen for so long ends a stretch; it becomes a record."""
+    max_objects: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Objects of a stream; then the one seen longest ago makes room. About 20 KB each."""
+
+
 class ClipsConfig(Section):
     """Compressed clips of patch tokens. Needs tokens: ``perception.tokens``, or a producer that sends them."""
 
@@ -236,6 +250,7 @@ class Config(Section):
     perceptual_cognitive: PerceptualCognitiveConfig = PerceptualCognitiveConfig()
     spatial: SpatialConfig = SpatialConfig()
     clips: ClipsConfig = ClipsConfig()
+    tracks: TracksConfig = TracksConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

@@ -10,16 +10,16 @@ Opening after a kill (``storage/engine.py``): catalogue, journal's tail; the sam
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from streammem.banks import clips, events, timeline
+from streammem.banks import clips, events, timeline, tracks
 from streammem.banks.base import Asked, Bank, Between
 from streammem.banks.entities import EntitiesBank
 from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
@@ -42,9 +42,6 @@ from streammem.storage.store import STATE_BYTES
 from streammem.storage.telling import contents_of, frame_refs_of, search_text_of
 from streammem.storage.words import WordHit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     """To add a bank, add its line here."""
@@ -55,6 +52,7 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
         *([EntitiesBank(config.entities)] if config.entities.on else []),
         *spatial_memory.configured(config.spatial),
         *([timeline.TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
+        *tracks.configured(config.tracks),
         *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
     ]
 
