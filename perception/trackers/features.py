@@ -8,6 +8,7 @@ first picture: 155 numbers become 48, a third of the cost of every comparison.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -148,7 +149,7 @@ class Projection:
         count = flat.shape[1]
         borders = (0, *self._groups, count - 3) if self._groups else (0, count - 3)
         parts = []
-        for at, (start, end) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+        for at, (start, end) in enumerate(itertools.pairwise(borders)):
             part = flat[:, start:end]
             weight = 1.0 if at == 0 else COARSE_WEIGHT
             parts.append(weight * part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-6))

@@ -64,10 +64,7 @@ class Answer:
         """Only these pieces, with the soft border around them."""
         if not others:
             return self
-        keep = np.zeros(self.soft.shape, np.uint8)
-        for piece in mine:
-            keep |= piece.astype(np.uint8)
-        keep = cv2.dilate(keep, np.ones((5, 5), np.uint8))
+        keep = cv2.dilate(np.any(list(mine), axis=0).astype(np.uint8), np.ones((5, 5), np.uint8))
         for piece in others:
             keep[piece] = 0
         return replace(self, soft=self.soft * keep, others=list(others))

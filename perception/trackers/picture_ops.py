@@ -56,9 +56,10 @@ def grabcut(image: np.ndarray, soft: np.ndarray, *, band: int = 9) -> np.ndarray
         return soft
     labels = np.where(sure > 0, cv2.GC_FGD, np.where(possible == 0, cv2.GC_BGD, cv2.GC_PR_BGD)).astype(np.uint8)
     labels[(mask > 0) & (sure == 0)] = cv2.GC_PR_FGD
-    models = np.zeros((1, 65)), np.zeros((1, 65))
+    inside, outside = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # its k-means draws; the same picture must give the same mask
-    cv2.grabCut(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), labels, None, *models, 1, cv2.GC_INIT_WITH_MASK)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    cv2.grabCut(bgr, labels, (0, 0, 1, 1), outside, inside, 1, cv2.GC_INIT_WITH_MASK)
     return ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
 
 
