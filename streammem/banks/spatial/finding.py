@@ -136,7 +136,11 @@ def lookalikes(
                 evidence=evidence_of(reader, scene, steps, score, why),
             )
         )
-    return sorted(found, key=lambda thing: -thing.score)
+    # One view a place: its others say the same.
+    best: dict[int | None, Thing] = {}
+    for thing in sorted(found, key=lambda each: (-each.score, each.last_ns)):
+        best.setdefault(thing.place, thing)
+    return list(best.values())
 
 
 def room_numbers(scene: Scene, room: str | None) -> list[int] | None:
