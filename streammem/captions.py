@@ -88,9 +88,9 @@ class Scene(msgspec.Struct, array_like=True):
         for name, share in _colours(record).items():
             self.colours[name] = _plus(self.colours.get(name), weight, share)
         change = float(record.stats.get("change", 0.0))
-        if self.looks:  # the first picture of a stream differs from nothing
+        if change < NOTHING_BEFORE:
             self.motion = _plus(self.motion, weight, change)
-        self.cuts += int(change > CUT)
+            self.cuts += int(change > CUT)
         self._extend(record.t_start_ns, max([record.t_end_ns, *(said.t_end_ns for said in record.speech)]))
         # A record of words alone is no look at a picture.
         self.looks += weight if record.vector is not None or not record.speech else 0
@@ -156,6 +156,8 @@ class Scene(msgspec.Struct, array_like=True):
 
 CUT = 40.0
 """Gray levels of mean change that separate cuts (``perception.sampling``)."""
+NOTHING_BEFORE = 255.0
+"""The first picture of a stream differs from nothing: that is no motion and no cut."""
 
 
 def _even(heard: list[Heard], count: int) -> list[Heard]:
@@ -226,7 +228,7 @@ class ComposedCaptioner:
 
 
 def _motion(scene: Scene) -> str:
-    mean = scene.motion[0] / 1000 / max(scene.looks - 1, 1)
+    mean = scene.motion[0] / 1000 / max(scene.looks, 1)
     pace = "still" if mean < 1.0 else "little motion" if mean < 5.0 else "motion" if mean < 15.0 else "much motion"
     cuts = f", {scene.cuts} cut{'s' if scene.cuts > 1 else ''}" if scene.cuts else ""
     return pace + cuts

@@ -128,17 +128,17 @@ def contact_sheet(
             for i, tile in enumerate(tiles[start : start + columns])
         ]
         height = max(part.shape[0] for part in row)
-        strip = _blank(height, inner)
+        strip = blank(height, inner)
         for i, part in enumerate(row):
             x = i * (tile_width + _GAP)
             strip[: part.shape[0], x : x + tile_width] = part
-        parts += [strip, _blank(_GAP, inner)]
+        parts += [strip, blank(_GAP, inner)]
     if not tiles:
-        parts.append(_words("No moment to show.", inner, 24, GREY))
+        parts.append(text_block("No moment to show.", inner, 24, GREY))
     if footer:
-        parts.append(_words(footer, inner, 18, GREY, lines=2))
+        parts.append(text_block(footer, inner, 18, GREY, lines=2))
     body = np.vstack(parts)
-    sheet = _blank(body.shape[0] + 2 * _MARGIN, width)
+    sheet = blank(body.shape[0] + 2 * _MARGIN, width)
     sheet[_MARGIN : _MARGIN + body.shape[0], _MARGIN : _MARGIN + inner] = body
     return sheet
 
@@ -166,10 +166,10 @@ def write_png(path: str | Path, picture: np.ndarray) -> Path:
 
 
 def _heading(title: str, subtitle: str, status: str, width: int) -> np.ndarray:
-    parts = [_words(title, width, 40, INK, weight=650, lines=3), _blank(6, width)]
+    parts = [text_block(title, width, 40, INK, weight=650, lines=3), blank(6, width)]
     if subtitle:
-        parts.append(_words(subtitle, width, 26, STATUS.get(status, INK), lines=4))
-    parts.append(_blank(20, width))
+        parts.append(text_block(subtitle, width, 26, STATUS.get(status, INK), lines=4))
+    parts.append(blank(20, width))
     return np.vstack(parts)
 
 
@@ -183,12 +183,12 @@ def _picture_height(tiles: Sequence[Tile], width: int) -> int:
 def _tile(tile: Tile, rank: int, width: int, height: int) -> np.ndarray:
     parts = [_picture(tile.pictures[0] if tile.pictures else None, rank, width, height)]
     if len(tile.pictures) > 1:
-        parts += [_blank(6, width), _film(tile.pictures[1:], width)]
-    parts.append(_blank(10, width))
-    line = _words(tile.when, width, 26, INK, weight=650)
+        parts += [blank(6, width), _film(tile.pictures[1:], width)]
+    parts.append(blank(10, width))
+    line = text_block(tile.when, width, 26, INK, weight=650)
     if tile.score:
         room = _size(tile.when, 26, 650) + 24
-        score = _words(tile.score, max(width - room, 80), 22, GREY, right=True)
+        score = text_block(tile.score, max(width - room, 80), 22, GREY, right=True)
         # A time range on a wall clock can fill the line: then the score goes below it.
         if room + score.shape[1] <= width:
             height = min(line.shape[0], score.shape[0])
@@ -196,12 +196,12 @@ def _tile(tile: Tile, rank: int, width: int, height: int) -> np.ndarray:
                 line[:height, width - score.shape[1] :], score[:height]
             )
         else:
-            line = np.vstack([line, _words(tile.score, width, 22, GREY)])
+            line = np.vstack([line, text_block(tile.score, width, 22, GREY)])
     parts.append(line)
     if tile.why:
-        parts.append(_words(tile.why, width, 20, GREY, lines=3))
+        parts.append(text_block(tile.why, width, 20, GREY, lines=3))
     if tile.stream:
-        parts.append(_words(tile.stream, width, 18, GREY))
+        parts.append(text_block(tile.stream, width, 18, GREY))
     return np.vstack(parts)
 
 
@@ -212,7 +212,7 @@ def _picture(picture: np.ndarray | None, rank: int, width: int, height: int) -> 
         x = (width - _size(text, 22, 400)) // 2
         _draw(canvas, text, x, height // 2, 22, GREY, 400)
     else:
-        _place(canvas, picture)
+        place(canvas, picture)
     radius = 20
     cv2.circle(canvas, (radius + 12, radius + 12), radius, DARK, -1, cv2.LINE_AA)
     cv2.circle(canvas, (radius + 12, radius + 12), radius, PAPER, 2, cv2.LINE_AA)
@@ -223,16 +223,16 @@ def _picture(picture: np.ndarray | None, rank: int, width: int, height: int) -> 
 
 def _film(pictures: Sequence[np.ndarray], width: int) -> np.ndarray:
     cell = (width - (_STRIP - 1) * 6) // _STRIP
-    strip = _blank(cell * 9 // 16, width)
+    strip = blank(cell * 9 // 16, width)
     for i, picture in enumerate(pictures[:_STRIP]):
         x = i * (cell + 6)
         frame = np.full((strip.shape[0], cell, 3), DARK, np.uint8)
-        _place(frame, picture)
+        place(frame, picture)
         strip[:, x : x + cell] = frame
     return strip
 
 
-def _place(canvas: np.ndarray, picture: np.ndarray) -> None:
+def place(canvas: np.ndarray, picture: np.ndarray) -> None:
     """Scale ``picture`` into the middle of ``canvas``, whole and undistorted."""
     height, width = canvas.shape[:2]
     scale = min(width / picture.shape[1], height / picture.shape[0])
@@ -244,17 +244,18 @@ def _place(canvas: np.ndarray, picture: np.ndarray) -> None:
     canvas[y : y + h, x : x + w] = scaled
 
 
-def _blank(height: int, width: int) -> np.ndarray:
+def blank(height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8 RGB of paper."""
     return np.full((height, width, 3), PAPER, np.uint8)
 
 
-def _words(
+def text_block(
     text: str, width: int, size: int, colour: Colour, *, weight: int = 400, lines: int = 1, right: bool = False
 ) -> np.ndarray:
     """Text wrapped to ``width`` and cut after ``lines`` lines."""
     wrapped = _wrap(printable(text, 2000), width, size, weight, lines)
     step = round(size * 1.35)
-    canvas = _blank(step * len(wrapped) + size // 3, width)
+    canvas = blank(step * len(wrapped) + size // 3, width)
     for number, line in enumerate(wrapped):
         x = width - _size(line, size, weight) - 2 if right else 0
         _draw(canvas, line, x, step * number + size, size, colour, weight)

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "search": "the moments closest to a few words",
+        "timeline": "what happened, in 20 to 40 entries: a tree, or a picture with -o",
         "show": "a contact sheet of moments as a PNG",
         "map": "where things are: from above as a PNG, as a .ply, --where WORDS",
         "status": "what a memory holds, and its bytes against its budget",
