@@ -201,19 +201,16 @@ def draw(results: dict[str, dict[str, float]], path: Path) -> None:
         text(name, 16, y + 12, 0.5, (0, 0, 0))
         text(f"{task.steps} steps, {task.length} entries", 16, y + 30, 0.36, (110, 110, 110))
         chance = left + round(full / task.classes)
-        for row, variant in enumerate(VARIANTS):
-            value = by_variant[variant]
-            at = y + row * 25
-            box(left, at, left + max(1, round(full * value)), at + 18, colours[row])
-            text(
-                f"{variant}  {value:.2f}",
-                left + round(full * value) + 6 if value < 0.75 else left + 8,
-                at + 13,
-                0.4,
-                (40, 40, 40) if value < 0.75 or row != 3 else (255, 255, 255),
-            )
-        cv2.line(image, (chance * scale, (y - 4) * scale), (chance * scale, (y + 98) * scale), (60, 60, 200), scale)
+        for at in range(y - 4, y + 98, 6):
+            box(chance, at, chance + 1, at + 3, (60, 60, 200))
         text("chance", chance - 20, y + 110, 0.34, (60, 60, 200))
+        for row, variant in enumerate(VARIANTS):
+            value, at = by_variant[variant], y + row * 25
+            end = left + max(1, round(full * value))
+            box(left, at, end, at + 18, colours[row])
+            inside = value >= 0.75
+            colour = (255, 255, 255) if inside and row == 3 else (40, 40, 40)
+            text(f"{variant}  {value:.2f}", left + 8 if inside else max(end, chance) + 8, at + 13, 0.4, colour)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     if not cv2.imwrite(str(path), small):
         raise OSError(f"{str(path)!r} can't be written")
