@@ -92,14 +92,14 @@ class EventsConfig(Section):
     window_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     forecast_seconds: Annotated[float, Field(gt=0, le=60)] = 1.5
     """Time constant of the running average that a moment is compared with."""
-    least: Annotated[float, Field(ge=0, le=2)] = 0.1
-    """No cosine distance below this is a surprise."""
+    least: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """No cosine distance below this is a surprise. For the default space; CLIP's pictures are nearer to each other."""
     min_seconds: Annotated[float, Field(ge=0, le=600)] = 2.0
-    """Shortest event, and how long after it a boundary is known at the latest."""
+    """Shortest event."""
     max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Longest event."""
-    refine: Literal["none", "modularity", "conductance"] = "modularity"
-    """Move a boundary to the best split of the similarity graph around it."""
+    refine: Literal["none", "modularity", "conductance"] = "none"
+    """Move a boundary to the best split of the similarity graph around it; known min_seconds later."""
     scene_cut: Annotated[float, Field(ge=0, le=255)] = 40.0
     """Mean change of the 16x16 gray picture from which on a moment counts as a cut."""
 
@@ -146,6 +146,8 @@ class SpatialConfig(Section):
     """Places that are at most so far apart on foot may be one room."""
     jump_m: Annotated[float, Field(gt=0)] = 1.5
     """A pose this far from the one before is refused until three in a row agree."""
+    long_term: Literal["log", "slot", "chain", "fold"] = "log"
+    """How views of places are kept for recall: as they are, or as reversible tokens (needs torch; for ablations)."""
     label_score: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Labels of whole pictures with less score are put nowhere."""
     bytes: Annotated[int, Field(ge=0)] = 256 * MB
