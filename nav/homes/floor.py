@@ -26,6 +26,7 @@ class FloorMap:
         self.free = np.asarray(free, bool)
         self.origin, self.cell_m = origin, cell_m
         self._fields: dict[tuple[int, int], np.ndarray] = {}
+        self._snapped: dict[tuple[float, float], tuple[float, float] | None] = {}
 
     def cell(self, point: Sequence[float]) -> tuple[int, int]:
         """(row, col); may be outside."""
@@ -37,8 +38,8 @@ class FloorMap:
     def middle(self, cell: tuple[int, int]) -> tuple[float, float]:
         """(x, y) of a cell's middle."""
         return (
-            self.origin[0] + (cell[1] + 0.5) * self.cell_m,
-            self.origin[1] + (cell[0] + 0.5) * self.cell_m,
+            float(self.origin[0] + (cell[1] + 0.5) * self.cell_m),
+            float(self.origin[1] + (cell[0] + 0.5) * self.cell_m),
         )
 
     def is_free(self, point: Sequence[float]) -> bool:
@@ -47,27 +48,59 @@ class FloorMap:
 
     def line_is_free(self, a: Sequence[float], b: Sequence[float]) -> bool:
         """Whether the straight way stays on free cells, sampled every half cell."""
-        count = max(2, math.ceil(math.dist(a[:2], b[:2]) / (self.cell_m / 2)) + 1)
-        x = np.linspace(a[0], b[0], count)
-        y = np.linspace(a[1], b[1], count)
-        col = np.floor((x - self.origin[0]) / self.cell_m + 1e-9).astype(int)
-        row = np.floor((y - self.origin[1]) / self.cell_m + 1e-9).astype(int)
+        return bool(self.lines_are_free(a, np.array([b[:2]], float))[0])
+
+    def lines_are_free(self, a: Sequence[float], ends: np.ndarray) -> np.ndarray:
+        """(n,) bool for the straight ways from ``a`` to each of (n, 2) ends."""
+        start = np.array(a[:2], float)
+        longest = float(np.hypot(*(ends - start).T).max())
+        along = np.linspace(0, 1, max(2, math.ceil(longest / (self.cell_m / 2) - 1e-6) + 1))
+        points = start + along[None, :, None] * (ends - start)[:, None]
+        return np.asarray(self._free_at(points).all(axis=1))
+
+    def to_go(self, points: np.ndarray, goal: Sequence[float]) -> np.ndarray:
+        """(n,) metres from (n, 2) places to ``goal``: straight within 0.5 m where nothing is in the way, else along
+        the distance field. inf where there is no way."""
+        col, row = self._cells_at(points)
+        inside = (row >= 0) & (col >= 0) & (row < self.free.shape[0]) & (col < self.free.shape[1])
+        left = np.full(len(points), np.inf)
+        left[inside] = self.field(self.cell(goal))[row[inside], col[inside]]
+        away = np.hypot(points[:, 0] - goal[0], points[:, 1] - goal[1])
+        near = away < 0.5
+        if near.any():
+            near[near] = self.lines_are_free(goal, points[near])
+        return np.where(near, away, np.maximum(left, away))
+
+    def _cells_at(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and rows of (..., 2) points; may be outside."""
+        cells = np.floor((points - np.array(self.origin)) / self.cell_m + 1e-9).astype(int)
+        return cells[..., 0], cells[..., 1]
+
+    def _free_at(self, points: np.ndarray) -> np.ndarray:
+        col, row = self._cells_at(points)
         rows, cols = self.free.shape
-        if row.min() < 0 or col.min() < 0 or row.max() >= rows or col.max() >= cols:
-            return False
-        return bool(self.free[row, col].all())
+        inside = (row >= 0) & (col >= 0) & (row < rows) & (col < cols)
+        return inside & self.free[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
 
     def snap(self, point: Sequence[float], within_m: float = _SNAP_M) -> tuple[float, float] | None:
         """The nearest free place: the point itself if it is one, else the middle of the nearest free cell."""
         if self.is_free(point):
             return (float(point[0]), float(point[1]))
+        key = (float(point[0]), float(point[1]))
+        if key not in self._snapped:
+            if len(self._snapped) >= 4096:
+                self._snapped.clear()
+            self._snapped[key] = self._nearest(key)
+        found = self._snapped[key]
+        return found if found is not None and math.dist(found, key) <= within_m else None
+
+    def _nearest(self, point: tuple[float, float]) -> tuple[float, float] | None:
         cells = self._free_cells
         if not len(cells):
             return None
         middles = np.array(self.origin)[::-1] + (cells + 0.5) * self.cell_m
-        away = np.hypot(middles[:, 0] - point[1], middles[:, 1] - point[0])
-        best = int(away.argmin())
-        return (float(middles[best, 1]), float(middles[best, 0])) if away[best] <= within_m else None
+        best = int(np.hypot(middles[:, 0] - point[1], middles[:, 1] - point[0]).argmin())
+        return float(middles[best, 1]), float(middles[best, 0])
 
     def field(self, cell: tuple[int, int]) -> np.ndarray:
         """(rows, cols) float32 metres to ``cell`` from everywhere; inf where there is no way."""

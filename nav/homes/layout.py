@@ -153,7 +153,7 @@ class Home:
     def start(self, rng: random.Random) -> AgentPose:
         """A random place with a random heading of the 36 that turns of 10 degrees can reach."""
         cells = np.argwhere(self.floor.free)
-        x, y = self.floor.middle(tuple(cells[int(rng.random() * len(cells))]))  # type: ignore[arg-type]
+        x, y = self.floor.middle(tuple(cells[int(rng.random() * len(cells))]))
         return AgentPose(x, y, 0.0, math.remainder(math.radians(10) * int(rng.random() * 36), math.tau))
 
 
@@ -199,7 +199,7 @@ def _attempt(seed: int, rng: random.Random, count: int) -> Home | None:
     if len(receptacles) < 8:
         return None
     home = Home(seed, rooms, doors, receptacles, [], walls)
-    reached = {home.room_at(*home.floor.middle(tuple(cell))) for cell in np.argwhere(home.floor.free)[::7]}  # type: ignore[arg-type]
+    reached = {home.room_at(*home.floor.middle(tuple(cell))) for cell in np.argwhere(home.floor.free)[::7]}
     if reached != {room.entity_id for room in rooms}:
         return None
     if any(not _front_is_free(home, one) for one in receptacles):

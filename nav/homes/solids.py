@@ -72,6 +72,13 @@ class Scene:
             rgb = self._shade(pose, camera, depth, index)
         return rgb, np.where(hit, depth, 0).astype(np.float32), instances
 
+    def near(self, rect: tuple[float, float, float, float], reach_m: float) -> Scene:
+        """The solids that come within ``reach_m`` of an upright rectangle: all that can hide it from so near."""
+        low, high = self.corners[..., :2].min(axis=1), self.corners[..., :2].max(axis=1)
+        dx = np.maximum(np.maximum(rect[0] - high[:, 0], low[:, 0] - rect[2]), 0)
+        dy = np.maximum(np.maximum(rect[1] - high[:, 1], low[:, 1] - rect[3]), 0)
+        return Scene([self.solids[i] for i in np.flatnonzero(np.hypot(dx, dy) <= reach_m)])
+
     def coverage(self, instance: int, pose: AgentPose, camera: CameraSpec) -> float:
         """Share of the picture's pixels that show ``instance``. Looks only where it could be: about 1 ms."""
         mine = np.flatnonzero(self.instance == instance)
@@ -128,9 +135,8 @@ class Scene:
         index = np.full(u.shape, -1)
         lo = np.maximum(rects[:, :2], (u0, v0)) - (u0, v0)
         hi = np.minimum(rects[:, 2:], (u1, v1)) - (u0, v0)
-        for i in np.argsort(nearest, kind="stable"):
-            if not np.isfinite(nearest[i]) or (lo[i] >= hi[i]).any():
-                continue
+        shown = np.flatnonzero(np.isfinite(nearest) & (lo < hi).all(axis=1))
+        for i in shown[np.argsort(nearest[shown], kind="stable")]:
             part = (slice(lo[i, 1], hi[i, 1]), slice(lo[i, 0], hi[i, 0]))
             before = depth[part]
             if before.max() <= nearest[i]:
