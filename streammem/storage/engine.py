@@ -27,6 +27,7 @@ from streammem.storage.files import DISK_FULL, Files
 from streammem.storage.forgetting import Forget, forget_rows, interval
 from streammem.storage.journal import Frame, Journal
 from streammem.storage.lock import WriterLock
+from streammem.storage.merging import merge_small
 from streammem.storage.open_part import content_bytes, record_digest, record_from_observation
 from streammem.storage.reports import DamageReport, ForgetReport, Status
 from streammem.storage.segment_writer import Row
@@ -69,9 +70,8 @@ class Engine:
         self.caps = caps_of(config)
         self.capped = config.budget.disk_bytes > 0
         self.notes: list[str] = []
-        self.backlog: list[Pending] = []
+        self.backlog: deque[Pending] = deque()
         """Durable, and not applied yet, in the order of the journal."""
-        self.rounds = 0
         self.breathe: Callable[[], None] = lambda: None
         """Called between the steps of what takes long; its owner may add to the backlog."""
         self._broken = ""
@@ -129,7 +129,11 @@ class Engine:
         self.journal = Journal(
             self.directory / "journal", self.files, file_bytes=self.caps.journal_file, write=self.write
         )
+        segments = -1
         for frame in self.journal.replay():
+            if self.write and len(self.store.segments) != segments:
+                self._noted("keeping the bounds", self._keep_bounds)
+                segments = len(self.store.segments)
             self._replay_frame(frame)
         self.journal.start_after(self.store.lsn)
         for damage in self.journal.damage:
@@ -195,33 +199,22 @@ class Engine:
             except StorageFull:
                 self._drops_dirty = True  # the observations fit and matter more; the counters follow later
         self.journal.sync()
-        self.backlog = pending
+        self.backlog.extend(pending)
         if durable is not None:
             durable()
-        self.rounds = 0
         try:
             while self.backlog:
-                self._apply_backlog()
-                self.rounds += 1
-                self.after_change()
+                self.apply(self.backlog[0])
+                self.backlog.popleft()
+                if self._sealed:
+                    self.after_change()  # after every seal, wherever the group ends: demotion depends on content alone
+                elif len(self.backlog) % BREATH == BREATH - 1:
+                    self.breathe()
         except BaseException as error:
             # A later seal would mark what wasn't applied as sealed, and a replay would leave it out.
             self._broken = f"{type(error).__name__}: {error}"
             raise
-        finally:
-            self.rounds = 0
-
-    def _apply_backlog(self) -> None:
-        entries, self.backlog = deque(self.backlog), []
-        try:
-            while entries:
-                self.apply(entries[0])
-                entries.popleft()
-                if len(entries) % BREATH == BREATH - 1:
-                    # What arrives meanwhile comes after all of these, in the journal and here.
-                    self.breathe()
-        finally:
-            self.backlog = [*entries, *self.backlog]
+        self.after_change()
 
     def check_room(self) -> None:
         """Raises StorageFull while nothing is left to demote, StorageError where only reopening helps."""
@@ -320,21 +313,29 @@ class Engine:
     def after_change(self) -> None:
         """After a group: keep the budget, and shorten the journal where segments took over. What fails for want of
         space is tried again after the next group: the group itself is durable already."""
-        if not self._sealed:
-            return
-        try:
-            self.tidy()
-        except (OSError, StorageError) as error:
-            self.note(f"tidying up failed and will be tried again: {error}")
+        if self._sealed:
+            self._noted("tidying up", self.tidy)
 
     def tidy(self) -> None:
-        """Budget, small state, journal; after ``forget`` also what deleted rows leave behind."""
-        self._full = not self.budget.enforce()
+        """Small segments, budget, small state, journal; after ``forget`` also what deleted rows leave behind."""
+        self._keep_bounds()
         shorten_journal(self, rewrite=self._forgot)
         if self._forgot:
             self.store.words.scrub()
             self.catalog.compact()
         self._sealed = self._forgot = False
+
+    def _keep_bounds(self) -> None:
+        """After every seal, when it is replayed too: what is merged and demoted depends on the content alone."""
+        merge_small(self.store, self.caps.seal)
+        self.breathe()
+        self._full = not self.budget.enforce()
+
+    def _noted(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, StorageError) as error:
+            self.note(f"{what} failed and will be tried again: {error}")
 
     def note(self, text: str) -> None:
         """Something that ``status`` should say; once, and only the latest fifty."""
@@ -361,12 +362,7 @@ class Engine:
     # -- counting
 
     def count_drop(self, stream: object, reason: str) -> None:
-        """Count by known stream and kind of reason; what an unknown stream calls itself is counted under the empty
-        name. So the counters stay few, whatever is sent."""
-        reason = reason.partition("[")[0]
-        known = isinstance(stream, str) and (stream in self.store.seen or stream in self.store.infos)
-        counts = self.store.drops.setdefault(str(stream) if known else "", {})
-        counts[reason] = counts.get(reason, 0) + 1
+        self.store.count_drop(stream, reason)
         self._drops_dirty = True
 
     def counters_entry(self) -> Pending | None:
@@ -377,13 +373,9 @@ class Engine:
 
     # -- answering
 
-    def _all_blocks(self) -> list[Any]:
-        parts = [part.block() for _, part in sorted(self.store.parts.items()) if len(part)]
-        return [*parts, *reversed(self.store.segments)]
-
     def find(self, record_id: int, read: Callable[[Any, int], Found]) -> Found | None:
         """Apply ``read`` to the block and row of a record. Raises CorruptData, noted in ``status``."""
-        for block in self._all_blocks():
+        for block in self.store.all_blocks():
             if isinstance(block, Segment) and not self.store.usable(block):
                 continue
             row = block.find(record_id)

@@ -56,6 +56,13 @@ class _LogFile(NamedTuple):
     number: int
 
 
+def _other_version(path: Path, version: int) -> FormatVersion:
+    hint = "run: pip install --upgrade streammem"
+    if version < VERSION:
+        hint = "open and close the memory once with the release that wrote it: then its journal is empty"
+    return FormatVersion(f"{path} has journal format {version}, this release reads {VERSION}", hint=hint)
+
+
 Piece = bytes | bytearray | memoryview
 Payload = Piece | Sequence[Piece]
 """A frame's payload, whole or in pieces that are written one after the other."""
@@ -121,13 +128,16 @@ class Journal:
         if len(data) < _FILE.size:
             return None
         magic, version, flags, _, first, salt, crc = _FILE.unpack(data)
-        if magic != FILE_MAGIC or crc != zlib.crc32(data[: _FILE.size - 4]):
+        if magic != FILE_MAGIC:
+            # The digit in the magic names the layout. A flipped bit in ours is damage: then the rest still checks.
+            other = magic[:6] == FILE_MAGIC[:6] and magic[6:7].isdigit() and magic[7:] == FILE_MAGIC[7:]
+            if other and crc != zlib.crc32(FILE_MAGIC + data[8 : _FILE.size - 4]):
+                raise _other_version(entry.path, int(magic[6:7]))
             return None
-        if version > VERSION:
-            raise FormatVersion(
-                f"{entry.path} has journal format {version}, this release reads up to {VERSION}",
-                hint="upgrade streammem",
-            )
+        if crc != zlib.crc32(data[: _FILE.size - 4]):
+            return None
+        if version != VERSION:
+            raise _other_version(entry.path, version)
         return flags, salt, first
 
     def _replay_file(self, entry: _LogFile, *, last: bool) -> Iterator[Frame]:

@@ -32,8 +32,8 @@ GROUP_BYTES = 16 << 20
 
 BACKLOG_BYTES = 32 << 20
 """What may be durable and not yet applied; under a disk budget a quarter of a segment, if that is less."""
-ROUNDS = 8
-"""How often a backlog may grow while the last one is applied: then whoever wants to look gets a turn."""
+TAKEN_BYTES = 256 << 20
+"""What one call of ``write_each`` may take in besides its own group: then whoever wants to look gets a turn."""
 PAUSE_S = 0.005
 
 
@@ -57,6 +57,7 @@ class CommitQueue:
         self._most_waiting = min(BACKLOG_BYTES, engine.caps.seal // 4) if engine.capped else BACKLOG_BYTES
         self._engine, self._config, self._clock = engine, config, clock
         self._pending: list[Pending] = []
+        self._taken = 0
         self._since = 0
         self.keys: set[Key] = set()
         """Identities of the observations that wait."""
@@ -131,6 +132,7 @@ class CommitQueue:
         """Sync the queue, then make it visible in order. After a failed sync the queue is gone, as is its journal."""
         pending, self._pending = self._pending, []
         told, self.on_durable = self.on_durable, None
+        self._taken = 0
         try:
             self._engine.commit(pending, told)
         finally:
@@ -142,7 +144,7 @@ class CommitQueue:
     def breathe(self) -> None:
         """Between two steps of something long: make one group durable, if one waits."""
         more = self.more
-        if more is not None and self._engine.rounds < ROUNDS and self._waiting() < self._most_waiting:
+        if more is not None and self._taken < TAKEN_BYTES and self._waiting() < self._most_waiting:
             group = more(0.0)
             if group is not None:
                 self._make_durable(group)
@@ -150,7 +152,7 @@ class CommitQueue:
     def _meanwhile(self, work: Callable[[], Result]) -> Result:
         """Do ``work`` in another thread, and make durable what arrives until it is done."""
         more, self.more = self.more, None
-        if more is None or self._engine.rounds >= ROUNDS:
+        if more is None or self._taken >= TAKEN_BYTES:
             self.more = more
             return work()
         results: list[Result] = []
@@ -188,7 +190,8 @@ class CommitQueue:
                 entries = self._append(accepted)
                 self._engine.journal.sync()
                 self.keys.update(keys)
-                self._engine.backlog += entries
+                self._engine.backlog.extend(entries)
+                self._taken += sum(entry.size for entry in entries)
         except Exception as error:  # noqa: BLE001  (handed to whoever sent the group)
             group.failed(error)
             return

@@ -17,7 +17,7 @@ def shorten_journal(engine: Engine, *, rewrite: bool = False) -> None:
     store, journal = engine.store, engine.journal
     store.save_small_state(journal.last_lsn)
     engine.breathe()
-    needed = [entry.lsn for entry in engine.backlog[:1]]
+    needed = [engine.backlog[0].lsn] if engine.backlog else []
     oldest = store.oldest_open_lsn()
     needed += [] if oldest is None else [oldest]
     journal.truncate_before(min(needed, default=journal.last_lsn + 1))

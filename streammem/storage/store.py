@@ -84,6 +84,14 @@ class Store:
         sessions = self.seen.get(stream)
         return sessions is not None and session in sessions and seq in sessions[session]
 
+    def count_drop(self, stream: object, reason: str) -> None:
+        """Count by known stream and kind of reason; what an unknown stream calls itself is counted under the empty
+        name. So the counters stay few, whatever is sent."""
+        reason = reason.partition("[")[0]
+        known = isinstance(stream, str) and (stream in self.seen or stream in self.infos)
+        counts = self.drops.setdefault(str(stream) if known else "", {})
+        counts[reason] = counts.get(reason, 0) + 1
+
     def put_state(self, key: str, lsn: int, value: bytes) -> None:
         self.states[key] = (lsn, value)
         self._dirty.add(("state", key))
@@ -128,6 +136,11 @@ class Store:
             if chosen and overlaps(part.t_min_ns, part.t_max_ns):
                 result.append(part.block())
         return result
+
+    def all_blocks(self) -> list[Block]:
+        """Open parts, then segments, newest first: the order in which a record is most likely found."""
+        parts: list[Block] = [part.block() for _, part in sorted(self.parts.items()) if len(part)]
+        return [*parts, *reversed(self.segments)]
 
     def usable(self, segment: Segment) -> bool:
         """Open the segment's files; quarantine it if they are damaged."""

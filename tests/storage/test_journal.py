@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from pathlib import Path
 
 import pytest
@@ -228,14 +229,34 @@ def test_power_cuts(seed: int, tmp_path: Path) -> None:
     assert found == sorted(set(found))
 
 
-def test_newer_format_is_refused(tmp_path: Path) -> None:
-    import zlib
-
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_version_is_refused_by_name(tmp_path: Path, version: int) -> None:
+    """Its header checks: it is no damage, and nothing of it is touched."""
     filled(tmp_path)
     path = tmp_path / "journal" / "00000001.log"
     data = bytearray(path.read_bytes())
-    data[8:12] = (2).to_bytes(4, "little")
-    data[36:40] = zlib.crc32(bytes(data[:36])).to_bytes(4, "little")
+    data[8:12] = version.to_bytes(4, "little")
+    data[36:40] = zlib.crc32(data[:36]).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(FormatVersion, match="has journal format 2, this release reads up to 1"):
+    with pytest.raises(
+        FormatVersion, match=f"00000001.log has journal format {version}, this release reads 1"
+    ) as caught:
         journal(tmp_path)
+    assert ("pip install --upgrade streammem" if version else "the release that wrote it") in caught.value.hint
+    assert path.read_bytes() == data and not (tmp_path / "quarantine").exists()
+
+
+def test_a_later_layout_is_refused_by_its_magic(tmp_path: Path) -> None:
+    """The header of a later layout may be longer: only its magic can be read."""
+    filled(tmp_path)
+    path = tmp_path / "journal" / "00000001.log"
+    path.write_bytes(b"SMJRNL2\n" + bytes(100))
+    with pytest.raises(FormatVersion, match="has journal format 2"):
+        journal(tmp_path)
+
+
+def test_a_flipped_bit_in_the_magic_is_damage(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / "journal" / "00000001.log"
+    path.write_bytes(path.read_bytes().replace(b"SMJRNL1", b"SMJRNL3"))
+    assert "header is damaged" in journal(tmp_path).damage[0].what
