@@ -12,56 +12,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import numpy as np
 
 from streammem.banks.base import Between, Question, Reader
+from streammem.banks.entity_answers import FRAMES, MOST, Fact, Told, by_time, check, frames_of, overlaps
 from streammem.errors import QueryError
-from streammem.model import FrameRef, Record, Status
-from streammem.storage.blocks import Block
+from streammem.model import Status
 
 if TYPE_CHECKING:
     from streammem.banks.entities import EntitiesBank, Entity
     from streammem.banks.history import History, Run
 
-MOST = 1000
-FRAMES = 8
-"""Facts of one answer whose frames are looked up; 8 look-ups among 100 segments take about 2 ms."""
 SEEN = "seen"
 """The attribute of a sighting."""
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """``value`` of one attribute of one thing. It held from ``t_start_ns`` to ``t_end_ns`` (None: it holds still, as
-    far as is known) and was last confirmed at ``t_last_ns``. ``record_ids``: the first and last moment that said so."""
-
-    stream: str
-    entity: str
-    attribute: str
-    t_start_ns: int
-    t_last_ns: int
-    t_end_ns: int | None = None
-    value: str = ""
-    relation: str = ""
-    kind: str = ""
-    n: int = 1
-    confidence: float = 1.0
-    status: Status = "active"
-    record_ids: tuple[int, ...] = ()
-
-
-class Told(msgspec.Struct, frozen=True):
-    """An answer. ``total`` counts what there is, ``facts`` are the first ``limit`` of it; ``demoted`` of the total are
-    known as a number only. ``closest``: names that resemble one that isn't known."""
-
-    status: Literal["found", "not_seen", "unsure"]
-    total: int = 0
-    facts: tuple[Fact, ...] = ()
-    frames: tuple[FrameRef, ...] = ()
-    demoted: int = 0
-    t_first_ns: int | None = None
-    t_last_ns: int | None = None
-    closest: tuple[str, ...] = ()
-    note: str = ""
 
 
 class Questions:
@@ -137,7 +99,7 @@ class Questions:
         """Every value with its interval, in order of time; disputed ones too. Without ``attribute`` all attributes and
         the sightings. ``between``: what overlaps the closed interval of capture time."""
         facts = self._select(streams, entity, attribute, value, between, disputed=True)
-        facts.sort(key=_by_time, reverse=newest_first)
+        facts.sort(key=by_time, reverse=newest_first)
         return self._told(reader, facts, limit, streams, entity)
 
     def last_seen(self, reader: Reader, *, streams: Sequence[str] | None, entity: str, limit: int = 100) -> Told:
@@ -163,7 +125,7 @@ class Questions:
     ) -> Told:
         """How many times: sightings, episodes, or times that a value took over. ``total`` is the number."""
         facts = self._select(streams, entity, attribute, value, between, disputed=False)
-        facts.sort(key=_by_time)
+        facts.sort(key=by_time)
         demoted, spans = 0, [(fact.t_start_ns, fact.t_last_ns) for fact in facts]
         note = ""
         for _, thing in self._found(streams, entity):
@@ -171,7 +133,7 @@ class Questions:
                 if between is None or tuple(between) == (None, None):
                     demoted += n
                     spans.append((start, end))
-                elif _overlaps(start, end, between):
+                elif overlaps(start, end, between):
                     note = "some of that time was demoted to counts: there may have been more"
         told = self._told(reader, facts, limit, streams, entity, unsure=bool(note), note=note)
         first, last = min((s for s, _ in spans), default=None), max((e for _, e in spans), default=None)
@@ -197,10 +159,10 @@ class Questions:
         for name in list(entities)[:MOST]:
             mine = self._select(streams, name, attribute, value, None, disputed=False)
             if mine:
-                facts.append(min(mine, key=_by_time) if which == "first" else max(mine, key=_by_time))
+                facts.append(min(mine, key=by_time) if which == "first" else max(mine, key=by_time))
             else:
                 missing.append(name)
-        facts.sort(key=_by_time)
+        facts.sort(key=by_time)
         told = self._told(reader, facts, MOST, streams, "")
         note = f"never: {', '.join(missing[:10])}" if missing else ""
         status = told.status if not missing or not facts else "unsure"
@@ -223,16 +185,12 @@ class Questions:
         limit: int = 100,
     ) -> Told:
         """The things that were met (in the interval), by name: from when to when, without detail."""
-        _check(between, limit)
+        check(between, limit)
         facts: list[Fact] = []
         found = self._found(streams, kind) if kind is not None else self._all(streams)
         for stream, thing in found:
             span = thing.span
-            if (
-                span is not None
-                and _overlaps(*span, between)
-                and (between is None or self._met(stream, thing, between))
-            ):
+            if span is not None and overlaps(*span, between) and (between is None or self._met(stream, thing, between)):
                 facts.append(Fact(stream, thing.name, "", span[0], span[1], kind=thing.kind, n=thing.items))
         facts.sort(key=lambda fact: (fact.stream, fact.entity))
         return self._told(reader, facts, limit, streams, kind or "")
@@ -249,7 +207,7 @@ class Questions:
         limit: int = 100,
     ) -> Told:
         """Values that took over, episodes and sightings that began, within the closed interval, in order of time."""
-        _check((t_start_ns, t_end_ns), limit)
+        check((t_start_ns, t_end_ns), limit)
         facts: list[Fact] = []
         for stream, thing in self._found(streams, entity) if entity is not None else self._all(streams):
             span = thing.span
@@ -261,7 +219,7 @@ class Questions:
                     for fact in self._facts(stream, thing, name, (t_start_ns, t_end_ns))
                     if t_start_ns <= fact.t_start_ns <= t_end_ns and fact.status != "disputed"
                 ]
-        facts.sort(key=_by_time)
+        facts.sort(key=by_time)
         return self._told(reader, facts, limit, streams, entity or "")
 
     # -- inside
@@ -285,7 +243,7 @@ class Questions:
     def _met(self, stream: str, thing: Entity, between: Between) -> bool:
         """Whether anything was said or seen of it in the interval itself: between two sightings it wasn't met."""
         for name in (SEEN, *thing.attributes):
-            if any(_overlaps(f.t_start_ns, f.t_last_ns, between) for f in self._facts(stream, thing, name, between)):
+            if any(overlaps(f.t_start_ns, f.t_last_ns, between) for f in self._facts(stream, thing, name, between)):
                 return True
         return False
 
@@ -299,7 +257,7 @@ class Questions:
         *,
         disputed: bool,
     ) -> list[Fact]:
-        _check(between, 1)
+        check(between, 1)
         return [
             fact
             for stream, thing in self._found(streams, entity)
@@ -312,14 +270,14 @@ class Questions:
         """Sightings, or runs and episodes of one attribute, as facts; those that overlap ``between``."""
         if attribute == SEEN:
             for seen in thing.sightings:
-                if _overlaps(seen.t_first_ns, seen.t_last_ns, between):
+                if overlaps(seen.t_first_ns, seen.t_last_ns, between):
                     yield _fact(stream, thing, SEEN, seen, seen.t_last_ns, "active")
         history = thing.attributes.get(attribute)
         if history is None:
             return
         yield from self._run_facts(stream, thing, attribute, history, between)
         for e in history.episodes:
-            if _overlaps(e.t_start_ns, e.t_end_ns, between):
+            if overlaps(e.t_start_ns, e.t_end_ns, between):
                 yield Fact(
                     stream,
                     thing.name,
@@ -345,9 +303,9 @@ class Questions:
             after = bisect_right(starts, run.t_first_ns)
             end = run.t_last_ns if run.disputed else starts[after] if after < len(starts) else None
             status: Status = "disputed" if run.disputed else "active" if end is None else "superseded"
-            if _overlaps(run.t_first_ns, end, between):
+            if overlaps(run.t_first_ns, end, between):
                 yield _fact(stream, thing, attribute, run, end, status)
-        if candidate is not None and _overlaps(candidate.t_first_ns, None, between):
+        if candidate is not None and overlaps(candidate.t_first_ns, None, between):
             yield _fact(stream, thing, attribute, candidate, None, "disputed")
 
     def _told(
@@ -361,13 +319,17 @@ class Questions:
         unsure: bool = False,
         note: str = "",
     ) -> Told:
-        _check(None, limit)
+        check(None, limit)
         shown = facts[:limit]
         if not facts:
             closest = self._closest(streams, name) if name else ()
             return Told("unsure" if unsure else "not_seen", closest=closest, note=note)
         return Told(
-            "unsure" if unsure else "found", len(facts), tuple(shown), tuple(_frames(reader, shown[:FRAMES])), note=note
+            "unsure" if unsure else "found",
+            len(facts),
+            tuple(shown),
+            tuple(frames_of(reader, shown[:FRAMES])),
+            note=note,
         )
 
     def _closest(self, streams: Sequence[str] | None, name: str) -> tuple[str, ...]:
@@ -408,46 +370,3 @@ def _demoted(thing: Entity, attribute: str, value: str | None) -> Iterator[tuple
     for older in history.older if history is not None else ():
         if value is None or older.value == value:
             yield older.n, older.t_first_ns, older.t_last_ns
-
-
-def _frames(reader: Reader, facts: Sequence[Fact]) -> Iterator[FrameRef]:
-    """The frames of the facts' moments that exist: by id, or, where that moment was merged, by time."""
-    shown: set[int] = set()
-    for fact in facts:
-        times = (fact.t_start_ns, fact.t_last_ns)
-        for number, t_ns in zip(fact.record_ids, times, strict=False):
-            record = _at(reader, fact.stream, t_ns, number)
-            if record is not None and record.record_id not in shown:
-                shown.add(record.record_id)
-                yield from reader.frame_refs(fact.stream, [record])
-
-
-def _at(reader: Reader, stream: str, t_ns: int, number: int) -> Record | None:
-    """The moment with this id, or whatever stands for that time now. Looked for by time: a look-up by id alone reads
-    every segment's ids (5 ms among 85 streams)."""
-    other: tuple[Block, int] | None = None
-    for block in reader.blocks("moments", [stream], (t_ns, t_ns)):
-        lo, hi = block.rows_between(t_ns, t_ns)
-        ids, ends = block.record_ids[lo:hi], block.t_end_ns[lo:hi]
-        for row in np.flatnonzero(ends >= t_ns).tolist():
-            if int(ids[row]) == number:
-                return block.record(lo + row)
-            other = other or (block, lo + row)
-    return None if other is None else other[0].record(other[1])
-
-
-def _by_time(fact: Fact) -> tuple[int, int, str, str, str]:
-    return (fact.t_start_ns, fact.t_last_ns, fact.stream, fact.entity, fact.attribute)
-
-
-def _overlaps(start: int, end: int | None, between: Between | None) -> bool:
-    lo, hi = between or (None, None)
-    return (hi is None or start <= hi) and (lo is None or end is None or end >= lo)
-
-
-def _check(between: Between | None, limit: int) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
-        raise QueryError(f"limit is {limit!r}", hint=f"give a number from 1 to {MOST}")
-    lo, hi = between or (None, None)
-    if lo is not None and hi is not None and lo > hi:
-        raise QueryError("the time range ends before it starts", hint="give the earlier time first")
