@@ -64,7 +64,7 @@ def test_the_bank_runs_them(tmp_path: Path) -> None:
 
 
 def test_parameter_names_and_counts_of_the_paper() -> None:
-    """Page 2.a.10: a block has 184.6 M, the gate 33.6 M, the time code 21.0 M, all 424 M; the perceptual stream 1.7 M."""
+    """Page 2.a.10: a block 184.6 M, gate 33.6 M, time code 21.0 M, all 424 M; the perceptual stream 1.7 M."""
     sizes = {name: int(np.prod(shape)) for name, shape in shapes(4096, preset("openvla_code")).items()}
 
     def million(prefix: str) -> float:
