@@ -111,7 +111,7 @@ class LocalModel:
         try:
             # Image processors of torchvision don't import beside a CPU build of torch: take those on PIL.
             self._reader = reader.from_pretrained(self.path, **({"backend": "pil"} if self._sees else {}), **options)
-            model = kind.from_pretrained(self.path, dtype=torch.float32, **options)
+            model: Any = kind.from_pretrained(self.path, dtype=torch.float32, **options)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
             raise ModelUnavailable(
                 f"the model in {str(self.path)!r} can't be opened: {printable(str(error), 300)}",
