@@ -201,6 +201,19 @@ class ClipsConfig(Section):
     """Longest clip."""
 
 
+class ReasonConfig(Section):
+    """The model of ``ask --reasoner llm``. Its key is read from STREAMMEM_API_KEY or OPENAI_API_KEY."""
+
+    endpoint: str = ""
+    """Address of an OpenAI-compatible server (vLLM, Ollama, llama.cpp): http://127.0.0.1:8000/v1."""
+    model: str = ""
+    """The model's name there; without an endpoint, the folder of a local model (transformers)."""
+    sees: bool = True
+    """Send frames to an endpoint's model. Off for one that reads text alone."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for one reply, tries included."""
+
+
 class LiveConfig(Section):
     """Cameras and streams: when one counts as ill, and how long it is tried again."""
 
@@ -253,6 +266,7 @@ class Config(Section):
     spatial: SpatialConfig = SpatialConfig()
     clips: ClipsConfig = ClipsConfig()
     tracks: TracksConfig = TracksConfig()
+    reason: ReasonConfig = ReasonConfig()
     live: LiveConfig = LiveConfig()
     service: ServiceConfig = ServiceConfig()
     cache_dir: str = ""

@@ -43,6 +43,12 @@ def ask(
         str | None,
         typer.Option("--budget", metavar="N=V,...", help="Of a reasoner: calls=6,seconds=20,tokens=8000,frames=64."),
     ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server, for llm.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Its model; without a server, a model's folder.")
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="TEXT", help="Multiple choice: once for each answer.")
     ] = None,
@@ -62,8 +68,14 @@ def ask(
     # A question that can't be asked is refused before minutes are spent on watching.
     parse_query(question, limit=settings.recall.max_question)
     check_words(between)
+    reasoner = "llm" if reasoner is None and (endpoint or model) else reasoner
     if reasoner is None and (budget is not None or option):
         raise QueryError("--budget and --option are a reasoner's", hint="--reasoner embedded")
+    chat = None
+    if reasoner == "llm":
+        from streammem.cli.reasoned import chat_model
+
+        chat = chat_model(settings.reason, endpoint, model)
     from streammem.cli import present
     from streammem.cli.watched import Frames, open_target
 
@@ -88,6 +100,7 @@ def ask(
                 between=span,
                 streams=stream,
                 now_ns=the_clock(opened.memory, stream)[1],
+                model=chat,
             )
             answer = result.answer
         clock_of = present.clock_lookup(streams)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streammem.cli.watched import Opened
-    from streammem.config import Config
+    from streammem.config import Config, ReasonConfig
 
 
 def reason(
@@ -81,6 +81,25 @@ def reason(
     finally:
         deepener.close()
         revisit.close()
+
+
+def chat_model(settings: ReasonConfig, endpoint: str | None, model: str | None) -> ChatModel:
+    """The model of the flags, else of the configuration. Raises ConfigError where none is named, ModelUnavailable for a
+    folder that holds none."""
+    from streammem.errors import ConfigError
+    from streammem.reason.base import Limits
+
+    url, name = endpoint or settings.endpoint, model or settings.model
+    if url:
+        from streammem.reason.models import Endpoint
+
+        limits = Limits(context_tokens=16_384, images=8 if settings.sees else 0, json_schema=True)
+        return Endpoint(url, name, timeout_s=settings.timeout_seconds, limits=limits)
+    if name:
+        from streammem.reason.local import LocalModel
+
+        return LocalModel(name)
+    raise ConfigError("the llm reasoner needs a model", hint="--endpoint URL --model NAME, or --model FOLDER")
 
 
 def step_line(step: Step, clock_of: Callable[[str], StreamClock]) -> str:
