@@ -120,6 +120,18 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What was recalled: ``source`` "short_term" or "long_term"; each item is (kind of key, its number, cosine, record
+    id), the most alike first; evidence of the same moments."""
+
+    stream: str
+    source: str
+    items: list[tuple[str, int, float, int]]
+    frame_id: str
+    map_version: int
+    evidence: list[Evidence]
+
+
 class TopDown(msgspec.Struct, frozen=True, kw_only=True):
     """The map from above. ``cells``: ``height`` rows of ``width`` bytes, 0 unknown, 1 free, 2 occupied (base64 once it
     has crossed a wire). Cell (row, column) covers ``origin_m + (column, row) * resolution_m`` of the axes ``across``

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from streammem.banks.base import Reader
-from streammem.banks.spatial.answers import Thing
+from streammem.banks.spatial.answers import Remembered, Thing
+from streammem.banks.spatial.long_term import AppendLog, LongTermMemory, recall
 from streammem.banks.spatial.scope import Between, Scene, evidence_of, in_time, point, steps_of_records
 from streammem.banks.spatial.things import Cluster, clusters, match, presence
 from streammem.errors import QueryError
@@ -141,6 +142,61 @@ def lookalikes(
     for thing in sorted(found, key=lambda each: (-each.score, each.last_ns)):
         best.setdefault(thing.place, thing)
     return list(best.values())
+
+
+def remembered(
+    reader: Reader,
+    scene: Scene,
+    centre: np.ndarray,
+    text: str | None,
+    record_id: int | None,
+    least: float,
+    k: int,
+    mode: str,
+) -> Remembered:
+    """Short-term memory first, long-term memory as fallback. Raises QueryError where there is no vector to compare."""
+    if (text is None) == (record_id is None):
+        raise QueryError("recall takes words or a record", hint='text="sink", or record_id of a moment')
+    vector = _vector(reader, scene, text, record_id)
+    store: LongTermMemory = AppendLog()
+    if mode != "log":
+        from streammem.banks.spatial.reversible import ReversibleTokenStore
+
+        store = ReversibleTokenStore(len(vector), mode)  # type: ignore[arg-type]
+    for place in scene.view.topology.known():
+        for view in place.views:
+            if view.vector is not None and len(view.vector) == len(vector):
+                store.write(("node", place.place_id), view.vector, view.record_id)
+    answer = recall(scene.map.short, store, centre, vector, least=least, k=k)
+    items, proofs = [], []
+    for key, score, number in answer.items:
+        steps = steps_of_records(scene.view, [number])
+        if isinstance(key, tuple) and steps:
+            items.append((str(key[0]), int(key[1]), round(score, 6), number))
+            proofs.append(evidence_of(reader, scene, steps, round(score, 6), Why("vision", score, answer.source)))
+    return Remembered(
+        stream=scene.stream,
+        source=answer.source,
+        items=items,
+        frame_id=scene.view.frame_id,
+        map_version=scene.view.map_version,
+        evidence=proofs,
+    )
+
+
+def _vector(reader: Reader, scene: Scene, text: str | None, record_id: int | None) -> np.ndarray:
+    if record_id is not None:
+        record = reader.record(record_id)
+        if record is None or record.vector is None:
+            raise QueryError(f"the record {record_id} has no vector", hint="name a moment that was embedded")
+        return np.asarray(record.vector, np.float32)
+    for place in scene.view.topology.known():
+        for view in place.views:
+            record = reader.record(view.record_id) if view.vector is not None else None
+            space = None if record is None or record.space is None else reader.space(record.space)
+            if space is not None:
+                return space.embed_text([text or ""])[0]
+    raise QueryError(f"nothing in {scene.stream!r} can be compared with words", hint="its moments have no embeddings")
 
 
 def room_numbers(scene: Scene, room: str | None) -> list[int] | None:

@@ -28,6 +28,8 @@ class State(msgspec.Struct, frozen=True):
     last: tuple[float, float, float] | None
     waiting: list[tuple[float, float, float]]
     current: int | None
+    taken: int
+    short: list[tuple[int, int | None, tuple[float, float, float], int, int, int]]
 
 
 def pack(submap: Submap) -> OpenState:

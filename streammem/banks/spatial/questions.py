@@ -5,51 +5,39 @@ Arguments and answers are plain, so that they cross a wire. Times are ns of capt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from streammem.banks.base import Question, Reader
-from streammem.banks.spatial import changes, grid
+from streammem.banks.spatial import changes
 from streammem.banks.spatial.answers import (
     Change,
-    Cloud,
     LastSeen,
     Nearby,
     PlaceInfo,
     Room,
     Route,
-    Summary,
     Thing,
-    TopDown,
-    Version,
 )
 from streammem.banks.spatial.finding import find_things, lookalikes, room_numbers
 from streammem.banks.spatial.scope import (
+    Asking,
     Between,
     Scene,
     evidence_of,
     in_time,
     point,
     point_of,
-    scenes,
     steps_of_records,
 )
-from streammem.banks.spatial.stream_map import StreamMap
-from streammem.config import SpatialConfig
 from streammem.errors import QueryError
 from streammem.model import Why
 
-MOST_POINTS = 500_000
 
-
-class Questions:
+class Questions(Asking):
     """Read-only. ``streams`` None: all of them; ``frame``: the frame of reference, where there are several;
     ``map_version``: as it was believed in that version; ``between``: two times, None leaves an end open."""
-
-    def __init__(self, maps: Mapping[str, StreamMap], config: SpatialConfig) -> None:
-        self._maps = maps
-        self._config = config
 
     def table(self) -> dict[str, Question]:
         return {
@@ -61,30 +49,7 @@ class Questions:
             "what_changed": self.what_changed,
             "route": self.route,
             "places": self.places,
-            "map": self.map,
-            "cloud": self.cloud,
-            "versions": self.versions,
-            "summary": self.summary,
         }
-
-    def _scenes(
-        self,
-        streams: Sequence[str] | None,
-        frame: str | None,
-        map_version: int | None,
-        *,
-        one_frame: bool = False,
-        until_ns: int | None = None,
-    ) -> list[Scene]:
-        return scenes(
-            self._maps,
-            streams,
-            frame=frame,
-            map_version=map_version,
-            until_ns=until_ns,
-            one_frame=one_frame,
-            room_m=self._config.room_m,
-        )
 
     def where(
         self,
@@ -385,62 +350,3 @@ class Questions:
                 )
             )
         return found
-
-    def map(
-        self,
-        reader: Reader,
-        *,
-        streams: Sequence[str] | None,
-        resolution_m: float = 0.1,
-        frame: str | None = None,
-        map_version: int | None = None,
-    ) -> list[TopDown]:
-        """The map from above, one a stream. Raises QueryError where nothing is mapped."""
-        if not 0.005 <= resolution_m <= 10:
-            raise QueryError(f"squares of {resolution_m} m can't be drawn", hint="0.005 to 10")
-        found = self._scenes(streams, frame, map_version, one_frame=True)
-        if not found:
-            raise QueryError("nothing is mapped here", hint="streams without poses are not mapped")
-        return [grid.top_down(scene.view, resolution_m) for scene in found]
-
-    def cloud(
-        self,
-        reader: Reader,
-        *,
-        streams: Sequence[str] | None,
-        frame: str | None = None,
-        map_version: int | None = None,
-        most: int = MOST_POINTS,
-    ) -> list[Cloud]:
-        """Occupied leaves as coloured points, one cloud a stream."""
-        found = []
-        for scene in self._scenes(streams, frame, map_version, one_frame=True):
-            tree = scene.view.tree
-            rows = np.flatnonzero(tree.occupied)
-            rows = rows[np.argsort(tree.codes[rows])]
-            step = max(1, -(-len(rows) // max(1, min(most, MOST_POINTS))))
-            rows = rows[::step]
-            found.append(
-                Cloud(
-                    frame_id=scene.view.frame_id,
-                    map_version=scene.view.map_version,
-                    count=len(rows),
-                    step=step,
-                    points=tree.surface(rows).astype("<f4").tobytes(),
-                    colours=tree.colours(rows).tobytes(),
-                )
-            )
-        return found
-
-    def versions(self, reader: Reader, *, streams: Sequence[str] | None) -> list[Version]:
-        """Every map version of every stream, oldest first."""
-        found = []
-        for name, each in sorted(self._maps.items()):
-            if streams is None or name in streams:
-                found += each.versions()
-        return found
-
-    def summary(self, reader: Reader, *, streams: Sequence[str] | None) -> list[Summary]:
-        """What is held of each stream, what was turned away, and the bytes against the cap."""
-        chosen = [each for name, each in sorted(self._maps.items()) if streams is None or name in streams]
-        return [each.summary(self._config.bytes) for each in chosen]

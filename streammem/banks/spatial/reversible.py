@@ -136,7 +136,8 @@ class ReversibleTokenStore:
             a, b = (torch.from_numpy(np.ascontiguousarray(each, self.dtype)) for each in (first, second))
             blocks = list(self.stack.children())
             for block in reversed(blocks) if back else blocks:
-                a, b = block.inverse(a, b) if back else block(a, b)
+                step = block.inverse if back else block.forward
+                a, b = step(a, b)  # type: ignore[operator]
         return a.numpy(), b.numpy()
 
     def write(self, key: Key, vector: np.ndarray, record_id: int = 0) -> None:
@@ -215,7 +216,7 @@ class ReversibleTokenStore:
             state, vector = self._through(state, residual, back=True)
             found.append(vector)
         vectors = [*kept.spilled, *reversed(found)]
-        complete = self.mode == "chain" or kept.written == 1
+        complete = self.mode == "chain" or (self.mode == "slot" and kept.written == 1)
         return Read(np.stack(vectors) if vectors else np.empty((0, self.dim), np.float32), kept.written, complete)
 
     def _check_version(self, key: Key, kept: _Kept) -> None:
@@ -260,5 +261,5 @@ def round_trip_error(dim: int, blocks: int, dtype: str, *, seed: int = 0, scale:
         for block in made:
             a, b = block(a, b)
         for block in reversed(made):
-            a, b = block.inverse(a, b)
+            a, b = block.inverse(a, b)  # type: ignore[operator]
     return float((torch.stack((a, b)).double() - pair.double()).abs().max())

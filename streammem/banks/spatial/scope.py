@@ -11,6 +11,7 @@ from streammem.banks.base import Reader
 from streammem.banks.spatial.joining import Joined
 from streammem.banks.spatial.stream_map import StreamMap
 from streammem.banks.spatial.versions import pose_of
+from streammem.config import SpatialConfig
 from streammem.errors import QueryError
 from streammem.model import Evidence, FrameRef, Why
 
@@ -135,3 +136,30 @@ def steps_of_records(view: Joined, records: Iterable[int]) -> list[int]:
 def point(values: np.ndarray) -> tuple[float, float, float]:
     x, y, z = (round(float(value), 6) for value in values)
     return x, y, z
+
+
+class Asking:
+    """Questions share the maps and the settings."""
+
+    def __init__(self, maps: Mapping[str, StreamMap], config: SpatialConfig) -> None:
+        self.maps = maps
+        self.config = config
+
+    def _scenes(
+        self,
+        streams: Sequence[str] | None,
+        frame: str | None,
+        map_version: int | None,
+        *,
+        one_frame: bool = False,
+        until_ns: int | None = None,
+    ) -> list[Scene]:
+        return scenes(
+            self.maps,
+            streams,
+            frame=frame,
+            map_version=map_version,
+            until_ns=until_ns,
+            one_frame=one_frame,
+            room_m=self.config.room_m,
+        )

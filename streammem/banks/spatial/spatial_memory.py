@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from streammem.banks.base import Question, Recall
 from streammem.banks.spatial.questions import Questions
-from streammem.banks.spatial.stream_map import BANK, COARSEST, StreamMap
+from streammem.banks.spatial.reports import Reports
+from streammem.banks.spatial.stream_map import COARSEST, StreamMap
+from streammem.banks.spatial.submap import BANK
 from streammem.banks.spatial.versions import TIMES
 from streammem.config import SpatialConfig
 from streammem.model import Record
@@ -72,7 +74,7 @@ class SpatialBank:
         return self.maps[stream].digest() if stream in self.maps else b""
 
     def questions(self) -> Mapping[str, Question]:
-        return Questions(self.maps, self.config).table()
+        return {**Questions(self.maps, self.config).table(), **Reports(self.maps, self.config).table()}
 
 
 def configured(config: SpatialConfig) -> list[SpatialBank]:

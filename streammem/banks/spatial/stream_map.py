@@ -15,19 +15,19 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 
-from streammem.banks.spatial import geometry, seeing
+from streammem.banks.spatial import geometry, mapping, morton
 from streammem.banks.spatial.answers import Summary, Version
-from streammem.banks.spatial.joining import FREE_LEVELS, Joined, Joiner
+from streammem.banks.spatial.joining import Joined, Joiner
 from streammem.banks.spatial.map_state import State, pack, unpack
 from streammem.banks.spatial.octree import Octree
-from streammem.banks.spatial.submap import SIGHTING, STEP, Submap, arrays_of, submap_from
+from streammem.banks.spatial.short_term import Entry, ShortTermMemory
+from streammem.banks.spatial.submap import BANK, PRODUCER, STEP, Submap, arrays_of, record_of, submap_from
 from streammem.banks.spatial.topology import Topology
-from streammem.banks.spatial.versions import Correction, correction_of, pose_of, row_of
+from streammem.banks.spatial.versions import Correction, correction_of, row_of
 from streammem.config import SpatialConfig
 from streammem.errors import CorruptData, StreammemError
-from streammem.model import Label, Pose, Producer, Record, record_id
+from streammem.model import Pose, Record, record_id
 
-BANK = "spatial"
 SUBMAP_STEPS = 64
 SUBMAP_LEAVES = 16_384
 SUBMAP_NS = 60 * 10**9
@@ -37,8 +37,8 @@ every seal, and a correction moves it as one piece."""
 LOOK_EVERY = 4
 """Free space is looked for in every fourth moment with depth: it costs as much as the points."""
 COARSEST = 4
-MOST_LABELS = 64
-_PRODUCER = Producer("streammem.banks.spatial", revision="1")
+SPOT_M = 0.5
+"""The short-term memory holds one entry for each cube of this side that the camera was in."""
 
 
 @dataclass(slots=True)
@@ -55,8 +55,10 @@ class StreamMap:
     frame_id: str = ""
     next_number: int = 0
     depths: int = 0
+    taken: int = 0
     lost: int = 0
     coarsened: int = 0
+    short: ShortTermMemory = field(default_factory=ShortTermMemory)
     topology: Topology | None = None
     _base: dict[str, tuple[Octree, Octree]] = field(default_factory=dict)
     _view: dict[tuple[str, int | None, int | None], Joined] = field(default_factory=dict)
@@ -112,109 +114,49 @@ class StreamMap:
     def _take(self, record: Record, pose: Pose, *, linked: bool) -> None:
         submap = self.open
         if submap is None:
-            submap = self.open = self._begin(pose)
+            submap = self.open = mapping.begin(self.next_number, pose, self.config)
+            self.next_number += 1
         used = False
         try:
-            used = self._map(submap, record, pose)
-            seen = seeing.things_of(
-                record, pose, least_score=self.config.label_score, farthest_m=self.config.farthest_m
-            )
+            points = mapping.points(record, pose, self.config)
+            if points is not None:
+                self.depths += 1
+                base = self.base(pose.frame_id)[0] if self.depths % LOOK_EVERY == 1 else None
+                mapping.add(submap, record, pose, points, self.config, base)
+                used = len(points.xyz) > 0
+            mapping.sight(submap, record, pose, points, self.config)
         except StreammemError as error:
             self._reject(getattr(error, "field", "") or type(error).__name__)
-            seen = []
-        for thing in seen:
-            row = (
-                record.t_start_ns,
-                record.record_id,
-                submap.label_number(thing.name),
-                thing.placed,
-                thing.score,
-                thing.point_m,
-                thing.radius_m,
-            )
-            submap.sightings = np.append(submap.sightings, np.array([row], SIGHTING))
         direction = geometry.rotation_from_quaternion(pose.q_xyzw)[:, 2]
         assert self.topology is not None
         step = self.topology.observe(
             pose.position_m, record.vector, record.t_start_ns, record.record_id, direction=direction, linked=linked
         )
+        if record.vector is not None:
+            self.taken += 1
+            key = int(morton.encode(np.floor(np.array([pose.position_m]) / SPOT_M).astype(np.int64) + 2**20)[0])
+            self.short.write(
+                ("leaf", key),
+                np.array(pose.position_m),
+                record.vector,
+                self.taken,
+                anchor=step.place_id,
+                record_id=record.record_id,
+            )
         if step.kept_view:
             vector = np.empty(0, np.float16) if record.vector is None else record.vector.astype(np.float16)
             submap.view_vectors.append(vector)
         kept = (record.t_start_ns, record.record_id, step.place_id, linked, step.kept_view, used, row_of(pose))
         submap.steps = np.append(submap.steps, np.array([kept], STEP))
 
-    def _begin(self, pose: Pose) -> Submap:
-        voxel = self.config.voxel_m
-        # A cube of 12.8 m (5 cm voxels) around the first pose, its corner on the grid that all submaps share.
-        side = voxel * 2**8
-        corner = np.floor(np.array(pose.position_m) / side - 0.5) * side
-        x, y, z = corner.tolist()
-        tree, free = Octree(voxel, (x, y, z), 9), Octree(voxel * 2**FREE_LEVELS, (x, y, z), 9 - FREE_LEVELS)
-        submap = Submap(self.next_number, pose.frame_id, pose.map_version, tree, free)
-        self.next_number += 1
-        return submap
-
-    def _map(self, submap: Submap, record: Record, pose: Pose) -> bool:
-        """Leaves and free space of one moment. False where it has no depth."""
-        config = self.config
-        points = seeing.points_of(record, pose, most=config.points, farthest_m=config.farthest_m)
-        if points is None or record.intrinsics is None:
-            return False
-        depth = record.arrays["depth_m"]
-        t_ns = record.t_start_ns
-        self.depths += 1
-        if self.depths % LOOK_EVERY == 1:
-            base, _ = self.base(pose.frame_id)
-            here = np.asarray(pose.position_m)
-            margin = 1.5 * config.voxel_m
-            for tree in (base, submap.tree):
-                rows = tree.box(here - config.farthest_m, here + config.farthest_m)
-                rows = rows[tree.occupied[rows]]
-                centres = tree.surface(rows)
-                through = seeing.seen_through(centres, depth, record.intrinsics, pose, margin)
-                submap.tree.look_at(centres[through], t_ns)
-            spacing = submap.free.voxel_m
-            submap.free.look_at(
-                seeing.free_points(depth, record.intrinsics, pose, spacing_m=spacing, farthest_m=config.farthest_m),
-                t_ns,
-            )
-        submap.tree.insert(points.xyz, t_ns, record.record_id, points.rgb)
-        for thing in seeing.things_of(record, pose, least_score=1.1, farthest_m=config.farthest_m):
-            rows = seeing.rows_of_thing(submap.tree, thing, points, depth)
-            if len(rows):
-                submap.tree.labels.add(rows, thing.name, thing.score)
-        return len(points.xyz) > 0
-
     def close(self) -> list[Record]:
         """The open submap as a record; nothing where there is none."""
         submap, self.open = self.open, None
         if submap is None or not len(submap.steps):
             return []
-        first, last = submap.span
         number = record_id(BANK, self.stream, "submap", submap.number)
-        best: dict[str, float] = {}
-        for row in submap.sightings:
-            name = submap.labels[int(row["label"])]
-            best[name] = max(best.get(name, 0.0), float(row["score"]))
-        labels = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:MOST_LABELS]
         arrays = arrays_of(submap, exact=False)
-        record = Record(
-            record_id=number,
-            bank=BANK,
-            stream=self.stream,
-            t_start_ns=first,
-            t_end_ns=last,
-            session="submap",
-            seq=submap.number,
-            count=len(submap.steps),
-            parents=tuple(int(parent) for parent in submap.steps["record"]),
-            producer=_PRODUCER,
-            labels=tuple(Label(name, min(1.0, score)) for name, score in labels),
-            pose=pose_of(submap.steps["pose"][0], submap.frame_id, submap.map_version),
-            stats={"leaves": float(len(submap.tree)), "sightings": float(len(submap.sightings))},
-            arrays={name: array for name, array in arrays.items() if len(array)},
-        )
+        record = record_of(submap, self.stream, number, arrays)
         # What is kept is what will be read again: rounded alike before and after a restart.
         self.keep(submap_from(arrays, submap.frame_id, number))
         return [record]
@@ -233,6 +175,7 @@ class StreamMap:
         kept = replace(correction, record_id=number)
         self.corrections.append(kept)
         self.rebuild()
+        self._place_short()
         # The tracker continues in the corrected map: a jump of the pose is what it just said.
         self.gate = geometry.PoseGate(self.config.jump_m)
         made.append(
@@ -245,7 +188,7 @@ class StreamMap:
                 session="correction",
                 seq=len(self.corrections) - 1,
                 parents=(record.record_id,),
-                producer=_PRODUCER,
+                producer=PRODUCER,
                 pose=record.pose,
                 arrays={"map.t_ns": kept.times_ns, "map.pose": kept.poses},
             )
@@ -273,6 +216,14 @@ class StreamMap:
 
     def _levels(self, submap: Submap) -> int:
         return round(float(np.log2(submap.tree.voxel_m / self.config.voxel_m)))
+
+    def _place_short(self) -> None:
+        """The short-term memory's entries go where their moments are now."""
+        view = self.view(self.frame_id)
+        where = dict(zip(view.steps["record"].tolist(), view.steps["pose"][:, :3], strict=True))
+        for entry in self.short.entries:
+            if entry.record_id in where:
+                entry.position_m = np.array(where[entry.record_id])
 
     # -- adding up
 
@@ -305,6 +256,8 @@ class StreamMap:
         if any(self.open is each for each in gone):
             self.open = None
         self.corrections = [each for each in self.corrections if stays(each.known_ns, each.known_ns)]
+        records = {int(number) for submap in gone for number in submap.steps["record"]}
+        self.short.entries = [each for each in self.short.entries if each.record_id not in records]
         self.rebuild()
         return sum(len(submap.steps) for submap in gone)
 
@@ -393,7 +346,7 @@ class StreamMap:
         trees = sum(tree.nbytes + free.nbytes for tree, free in self._base.values())
         views = sum(view.tree.nbytes + view.free.nbytes + view.topology.nbytes for view in self._view.values())
         graph = 0 if self.topology is None else self.topology.nbytes
-        return sum(submap.nbytes for submap in self._all()) + trees + views + graph
+        return sum(submap.nbytes for submap in self._all()) + trees + views + graph + self.short.ram_bytes()
 
     def state(self) -> bytes:
         """Ids of the closed submaps and corrections; the open submap with every bit."""
@@ -409,6 +362,19 @@ class StreamMap:
                 last=self.gate.last,
                 waiting=self.gate.waiting,
                 current=None if self.topology is None else self.topology.current,
+                taken=self.taken,
+                short=[
+                    (
+                        each.key[1],
+                        each.anchor,
+                        tuple(each.position_m.tolist()),
+                        each.tau,
+                        each.frequency,
+                        each.record_id,
+                    )
+                    for each in self.short.entries
+                    if isinstance(each.key, tuple)
+                ],
             )
         )
 
@@ -433,7 +399,13 @@ class StreamMap:
         if state.open is not None:
             self.open = unpack(state.open)
         self.frame_id, self.next_number, self.depths = state.frame_id, state.next_number, state.depths
-        self.rejected = state.rejected
+        self.rejected, self.taken = state.rejected, state.taken
+        for code, anchor, position, tau, frequency, number in state.short:
+            record = recall(number)
+            if record is not None and record.vector is not None:
+                vector = np.asarray(record.vector, np.float32)
+                entry = Entry(("leaf", code), anchor, np.array(position), vector, tau, frequency, number)
+                self.short.entries.append(entry)
         self.gate.last, self.gate.waiting = state.last, state.waiting
         self.topology = self._joiner().topology(self._chosen(self.frame_id, None, None))
         self.topology.current = state.current

@@ -17,8 +17,13 @@ import numpy as np
 from streammem.banks.spatial import morton
 from streammem.banks.spatial.leaves import COLUMNS, NEVER
 from streammem.banks.spatial.octree import Octree
+from streammem.banks.spatial.versions import pose_of
 from streammem.errors import CorruptData
+from streammem.model import Label, Producer, Record
 
+BANK = "spatial"
+MOST_LABELS = 64
+PRODUCER = Producer("streammem.banks.spatial", revision="1")
 STEP = np.dtype(
     [
         ("t_ns", "<i8"),
@@ -200,6 +205,33 @@ def _unrounded(arrays: Mapping[str, np.ndarray], steps: np.ndarray) -> dict[str,
         "rgb": np.where(shaded, arrays["rgb8"] * points, 0.0),
         "inside": (arrays["inside8"] + 0.5) / 256.0 * points,
     }
+
+
+def record_of(submap: Submap, stream: str, number: int, arrays: Mapping[str, np.ndarray]) -> Record:
+    """A complete submap as the bank's record: its parents are its moments, its labels the names sighted, its pose that
+    of its first moment."""
+    first, last = submap.span
+    best: dict[str, float] = {}
+    for row in submap.sightings:
+        name = submap.labels[int(row["label"])]
+        best[name] = max(best.get(name, 0.0), min(1.0, float(row["score"])))
+    labels = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:MOST_LABELS]
+    return Record(
+        record_id=number,
+        bank=BANK,
+        stream=stream,
+        t_start_ns=first,
+        t_end_ns=last,
+        session="submap",
+        seq=submap.number,
+        count=len(submap.steps),
+        parents=tuple(int(parent) for parent in submap.steps["record"]),
+        producer=PRODUCER,
+        labels=tuple(Label(name, score) for name, score in labels),
+        pose=pose_of(submap.steps["pose"][0], submap.frame_id, submap.map_version),
+        stats={"leaves": float(len(submap.tree)), "sightings": float(len(submap.sightings))},
+        arrays={name: array for name, array in arrays.items() if len(array)},
+    )
 
 
 def packed(table: np.ndarray) -> np.ndarray:
