@@ -377,6 +377,21 @@ def test_10_the_dropout_defect_is_off_unless_asked() -> None:
     assert not torch.equal(reader.read(x, made).output, reader.read(x, made).output)
 
 
+def test_the_substitute_finds_what_resembles() -> None:
+    """No weights: the share goes to the entry that looks like the query; asking for the shares changes nothing."""
+    entries = torch.stack([torch.from_numpy(tokens(step)) for step in range(6)])
+    for gate in ("half", "attention"):
+        reader = TrainingFree(gate=gate)
+        made = Given(reader, entries, torch.arange(6.0))
+        plain, told = reader.read(entries[4], made), reader.read(entries[4], made, attention=True)
+        assert torch.allclose(plain.output, told.output, atol=1e-5) and told.attention is not None
+        assert int(told.attention.argmax()) == 4 and told.attention[4] > 0.8
+        fused, share = reader.fuse(entries[4], told)
+        assert share.max() == share.min() == (0.5 if gate == "half" else told.attention.max())
+        low, high = entries.flatten(0, 1).min(0).values, entries.flatten(0, 1).max(0).values
+        assert bool(((fused >= low - 1e-5) & (fused <= high + 1e-5)).all())
+
+
 def test_12_training_that_never_merged() -> None:
     """A group no longer than the bank makes no merge; inference that merges after such a training warns, once."""
     reader = TrainingFree()

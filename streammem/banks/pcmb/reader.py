@@ -225,6 +225,11 @@ class TrainingFree:
         ((keys, values),) = layers
         q = functional.normalize(query, dim=-1)
         parts = (q, keys.flatten(-3, -2), values.flatten(-3, -2))
+        if not attention and self.gate == "half":
+            # torch's own, without the weights; it wants a dimension of heads.
+            one, two, three = (part[..., None, :, :] for part in parts)
+            found = functional.scaled_dot_product_attention(one, two, three, scale=1.0 / self.temperature)
+            return Read(found[..., 0, :, :], None)
         found, mass = soft_read(*parts, scale=1.0 / self.temperature, entries=keys.shape[-3])
         return Read(found, mass.mean(-2))
 
