@@ -75,11 +75,11 @@ class SurpriseRule:
     gamma: float = 3.0
     window_s: float = 60.0
     forecast_s: float = 1.5
-    least: float = 0.1
+    least: float = 0.25
     min_s: float = 2.0
     max_s: float = 60.0
     max_frames: int = 256
-    refine: Refinement = "modularity"
+    refine: Refinement = "none"
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_s < self.max_s:

@@ -29,7 +29,7 @@ def clip(seed: int, frames: int = 3) -> np.ndarray:
 
 
 def test_ixc_1_and_4_shapes_and_causality(qwen: Compressor) -> None:
-    """Check 4: another clip leaves a summary alone and changes all long-term vectors, another summary those after it."""
+    """Check 4: another clip leaves a summary alone, changes every long-term vector; another summary the later ones."""
     made = [qwen.compress(clip(i), i * 3.0, i * 3.0 + 2) for i in range(4)]
     assert made[0].slots.shape == (3 * POOL, WIDTH)
     assert made[0].summary.shape == (WIDTH,)

@@ -145,7 +145,7 @@ class _Loaded:
         settings = {
             key: value for key, value in config.items() if key not in ("model_type", "architectures", "auto_map")
         }
-        self._qwen = Qwen2Model(Qwen2Config.from_dict(settings))
+        self._qwen: Any = Qwen2Model(Qwen2Config.from_dict(settings))
         self._embeddings: Any = self._qwen.get_input_embeddings()
         rows = state.get("model.embed_tokens.weight")
         if rows is not None and rows.shape[0] != self._embeddings.weight.shape[0]:
