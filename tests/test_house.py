@@ -52,6 +52,7 @@ HEIGHT = {
     "feed": 6,
     "metrics": 6,
     "selftest": 6,
+    "reembedding": 6,
     "service": 6,
     "relay": 7,
     "client": 6,

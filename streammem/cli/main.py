@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "config": "the settings: show, explain, validate",
         "keys": "who may talk to a service from other machines: new, list, revoke",
         "eval": "how good the answers are, on data that others made",
+        "reembed": "another encoder for what is already remembered; resumable, with a way back",
         "selftest": "order, latest state, counts, absence: exact truth, no model",
         "bench": "speed, memory use and recall, measured here",
     },

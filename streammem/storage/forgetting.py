@@ -189,3 +189,4 @@ def _forget_quarantined(store: Store, request: Forget) -> None:
             del store.quarantined[name]
             store.files.remove_tree(store.directory / "segments" / name)
     store.files.remove_tree(store.directory / "quarantine")
+    store.files.remove_tree(store.directory / "reembed")  # copies with other vectors (streammem/reembedding.py)

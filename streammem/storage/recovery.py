@@ -26,7 +26,7 @@ from streammem.storage.segments import Segment, read_manifest
 from streammem.storage.words import WordIndex
 
 FORMAT = 1
-OWN_NAMES = frozenset({"FORMAT", "LOCK", "checkpoint.bin", "journal", "segments", "quarantine"})
+OWN_NAMES = frozenset({"FORMAT", "LOCK", "checkpoint.bin", "journal", "segments", "quarantine", "reembed"})
 
 
 def is_memory(directory: Path) -> bool:
