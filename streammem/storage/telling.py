@@ -41,7 +41,8 @@ def status_of(engine: Engine, mode: str) -> Status:
     for (bank, _), part in store.parts.items():
         ram[bank] = ram.get(bank, 0) + part.ram_bytes
         rows[bank] = rows.get(bank, 0) + len(part)
-    caps = {"moments": engine.caps.segments, "short_term": engine.caps.short_term}
+    caps = {name: int(getattr(bank, "cap_bytes", 0)) for name, bank in engine.banks.items()}
+    caps |= {"moments": engine.caps.segments, "short_term": engine.caps.short_term}
     banks = tuple(
         BankStatus(name, rows.get(name, 0), disk.get(name, 0), ram.get(name, 0), caps.get(name, 0))
         for name in sorted({"moments", *ram, *disk})
