@@ -34,9 +34,12 @@ _RECIPE = "lite0-maps-1"
 class GridFeatures(Protocol):
     """Pictures -> raw vectors on a grid of ``stride`` pixels."""
 
-    stride: int
-    groups: tuple[int, ...]
-    """Channels at which a new group begins; the last three channels are the colour."""
+    @property
+    def stride(self) -> int: ...
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Channels at which a new group begins; the last three channels are the colour."""
+        ...
 
     def grid(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB -> (rows, columns, c) float32; each group of channels is of unit length."""

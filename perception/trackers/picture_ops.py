@@ -20,6 +20,20 @@ def shrink(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
 
 
+def shrink_channels(array: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Area average of (h, w, c) to (rows, columns, c) for any number of channels, where OpenCV takes four."""
+    down, across = _averaging(array.shape[0], rows), _averaging(array.shape[1], columns)
+    return np.einsum("ih,hwc,jw->ijc", down, array, across, optimize=True).astype(np.float32)
+
+
+def _averaging(size: int, bins: int) -> np.ndarray:
+    """(bins, size): the share of every bin that each old cell covers; rows sum to 1."""
+    edges = np.linspace(0, size, bins + 1)
+    starts = np.arange(size)
+    covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return (np.clip(covered, 0, None) * (bins / size)).astype(np.float32)
+
+
 def histogram(image: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8 RGB -> (512,) float32: hue, saturation and value in 8 bins each, summing to 1."""
     small = cv2.resize(image, (160, 90), interpolation=cv2.INTER_AREA)

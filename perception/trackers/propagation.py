@@ -25,7 +25,7 @@ from streammem.errors import InputError
 ABSENT = 0.4
 """Sureness (mean probability times mean likeness of the winning cells) below which the object counts as absent: 0.45 to
 0.75 are seen while real objects are followed."""
-SHARPEN = 1.0
+SHARPEN = 2.0
 """Contrast that soft labels gain when they are written. Above 1 they drift less towards a blur."""
 MAP_CELLS = (15, 27)
 MAP_CHANNELS = 16
@@ -67,6 +67,17 @@ class _Object:
     last: np.ndarray | None = None
     """The newest visible soft label (rows, columns) float32; None while absent."""
     absent: int = 0
+
+
+@dataclass(slots=True)
+class _Followed:
+    """``soft`` (h, w) float32 is what is remembered, ``shown`` the refined one: a refinement that is fed back pulls
+    the label off the object within a few frames (mean J&F of three clips 0.69 without, 0.52 with it, both fed back)."""
+
+    soft: np.ndarray
+    shown: np.ndarray
+    answer: Answer
+    quality: float
 
 
 class PropagationTracker:
@@ -140,11 +151,12 @@ class PropagationTracker:
         self._histogram = seen
         self._cells[t] = cells
         tracked = Tracked(t, cut=cut)
-        softs = {name: self._follow(name, image, cells, (rows, columns), t, cut) for name in self.objects}
-        self._separate(softs)
-        for name, (soft, answer, quality) in softs.items():
+        followed = {name: self._follow(name, image, cells, (rows, columns), t, cut) for name in self.objects}
+        _separate([one.soft for one in followed.values()])
+        _separate([one.shown for one in followed.values()])
+        for name, one in followed.items():
             if name not in prompts:
-                self._keep(name, soft, answer, quality, t, t_ns, (rows, columns), tracked)
+                self._keep(name, one, t, t_ns, (rows, columns), tracked)
         for name, mask in prompts.items():
             self._prompt(name, mask, t, t_ns, (rows, columns), tracked)
         self._free()
@@ -177,8 +189,8 @@ class PropagationTracker:
 
     def _follow(
         self, name: str, image: np.ndarray, cells: np.ndarray, shape: tuple[int, int], t: int, cut: bool
-    ) -> tuple[np.ndarray, Answer, float]:
-        """The soft mask (h, w) float32 of an object, before objects are told apart."""
+    ) -> _Followed:
+        """An object in this frame, before objects are told apart."""
         one = self._objects[name]
         lost = one.last is None or cut
         window = None if lost or one.last is None else window_around(one.last, self.settings.radius)
@@ -190,10 +202,10 @@ class PropagationTracker:
             answer = self._matcher.ask(cells, shape, keys, window, summary=one.memory.summary())
         answer = self._choose(one, answer, cells)
         if not answer.found:
-            return np.zeros(image.shape[:2], np.float32), answer, 1.0
+            return _Followed(np.zeros(image.shape[:2], np.float32), np.zeros(image.shape[:2], np.float32), answer, 1.0)
         soft = cv2.resize(answer.soft, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        soft, quality = ops.refine(image, soft, self.settings.refinement)
-        return soft, answer, quality
+        shown, quality = ops.refine(image, soft, self.settings.refinement)
+        return _Followed(soft, shown, answer, quality)
 
     def _keys(self, one: _Object, t: int, shape: tuple[int, int], *, everywhere: bool) -> list[Keys]:
         reads = one.memory.select(t)
@@ -223,29 +235,19 @@ class PropagationTracker:
         best = one.memory.choose(hypotheses)
         return answer.taking([pieces[best]], [piece for at, piece in enumerate(pieces) if at != best])
 
-    def _separate(self, softs: dict[str, tuple[np.ndarray, Answer, float]]) -> None:
-        """Non-overlap: each pixel belongs to the object that claims it most; the others lose it."""
-        if len(softs) < 2:
-            return
-        names = list(softs)
-        winner = np.argmax(np.stack([softs[name][0] for name in names]), axis=0)
-        for at, name in enumerate(names):
-            softs[name][0][winner != at] = np.minimum(softs[name][0][winner != at], 0.4)
-
     def _keep(
         self,
         name: str,
-        soft: np.ndarray,
-        answer: Answer,
-        quality: float,
+        followed: _Followed,
         t: int,
         t_ns: int,
         shape: tuple[int, int],
         tracked: Tracked,
     ) -> None:
         one = self._objects[name]
-        label = ops.shrink(np.clip((soft - 0.5) * SHARPEN + 0.5, 0.0, 1.0), *shape)
-        mask = soft > 0.5
+        answer, quality = followed.answer, followed.quality
+        label = ops.shrink(np.clip((followed.soft - 0.5) * SHARPEN + 0.5, 0.0, 1.0), *shape)
+        mask = followed.shown > 0.5
         iou = self._predicted_iou(one, answer, label, t)
         logit = presence_logit(answer.sureness) if mask.any() else -6.0
         if logit <= 0:
@@ -306,7 +308,7 @@ class PropagationTracker:
         cells = self._cells[t].astype(np.float32)
         inside, around = _described(cells, label)
         small = np.concatenate([cells.reshape(*label.shape, -1)[:, :, :MAP_CHANNELS], label[:, :, None]], axis=2)
-        shrunk = cv2.resize(small, MAP_CELLS[::-1], interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+        shrunk = ops.shrink_channels(small, *MAP_CELLS).transpose(2, 0, 1)
         others = answer.others if answer is not None else []
         return FrameRecord(
             obj=name,
@@ -334,6 +336,15 @@ class PropagationTracker:
             one.labels = {t: label for t, label in one.labels.items() if t in times}
             needed |= times
         self._cells = {t: cells for t, cells in self._cells.items() if t in needed}
+
+
+def _separate(softs: list[np.ndarray]) -> None:
+    """Non-overlap, in place: each pixel belongs to the object that claims it most; the others lose it."""
+    if len(softs) < 2:
+        return
+    winner = np.argmax(np.stack(softs), axis=0)
+    for at, soft in enumerate(softs):
+        soft[winner != at] = np.minimum(soft[winner != at], 0.4)
 
 
 def presence_logit(sureness: float) -> float:

@@ -202,7 +202,7 @@ class FrameMemory:
     def _shrink(self, at: int) -> list[Change]:
         """Oldest recent frames go first, then oldest long-term ones, until the budget holds."""
         limits = self.policy.budget()
-        changes = []
+        changes: list[Change] = []
         while True:
             held = self.policy.held()
             loose = sorted((role != "recent", t) for t, (role, _) in held.items() if role != "prompt")

@@ -1,0 +1,139 @@
+"""``streammem eval tracking``: J, F and J&F of the tracker by memory policy, and the occlusion suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streammem.cli import options as o
+from streammem.cli.output import Output
+
+if TYPE_CHECKING:
+    from perception.trackers.evaluate import ClipScore, OcclusionScore
+
+app = typer.Typer(add_completion=False)
+
+SUITE = "synthetic:occlusion"
+DEFAULT = ("fifo", "gated", "diverse")
+
+
+@app.command()
+def tracking(
+    data: Annotated[
+        str,
+        typer.Argument(metavar=f"DATA|{SUITE}", help="Sequences as NAME/frames + NAME/masks, or in DAVIS's layout."),
+    ],
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", metavar="NAME", help="Memory policy; may be repeated; 'all'.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Only this sequence or kind; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Clips of each kind of the suite.")] = 10,
+    frames: Annotated[int | None, typer.Option("--frames", min=3, help="At most so many frames a sequence.")] = None,
+    refinement: Annotated[str, typer.Option("--refinement", help="guided, grabcut or none.")] = "guided",
+    recent: Annotated[int, typer.Option("--recent", min=0, max=6, help="Recent frames that are asked.")] = 3,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> int:
+    """How well masks are followed, with the first mask copied as the baseline."""
+    out = Output(as_json=json, quiet=quiet)
+    from perception.trackers import evaluate
+    from perception.trackers.propagation import PropagationSettings
+    from streammem.banks.policies import POLICIES, make_policy
+    from streammem.errors import InputError
+
+    names = [name for name in POLICIES if name != "first"] if policy == ["all"] else list(policy or DEFAULT)
+    for name in names:
+        make_policy(name)
+    if refinement not in ("none", "guided", "grabcut"):
+        raise InputError(f"there is no refinement {refinement!r}", hint="guided, grabcut or none")
+    settings = PropagationSettings(refinement=refinement, recent=recent)  # type: ignore[arg-type]
+    names = [evaluate.COPY, *names]
+    if data == SUITE:
+        from perception.trackers.occlusion import KINDS
+
+        kinds = [_known(name, KINDS) for name in only or KINDS]
+        scores = [
+            score
+            for name in names
+            for score in _told(out, name, evaluate.score_occlusion(name, kinds=kinds, seeds=seeds, settings=settings))
+        ]
+        _show_occlusion(out, scores, kinds, names)
+        return 0
+    sequences = evaluate.find_sequences(Path(data))
+    wanted = [_known(name, [one.name for one in sequences]) for name in only or ()]
+    chosen = [one for one in sequences if not wanted or one.name in wanted]
+    clips = []
+    for name in names:
+        for sequence in chosen:
+            clips.append(evaluate.score_sequence(sequence, name, settings=settings, most=frames))
+            out.note(f"{name} {sequence.name}: J&F {clips[-1].jf:.3f}")
+    _show_clips(out, clips, [one.name for one in chosen], names)
+    return 0
+
+
+def _known(name: str, names: list[str] | tuple[str, ...]) -> str:
+    from streammem.errors import InputError
+
+    if name not in names:
+        raise InputError(f"there is no {name!r} in it", hint=f"one of: {', '.join(names)}")
+    return name
+
+
+def _told(out: Output, name: str, scores: object) -> list[OcclusionScore]:
+    found: list[OcclusionScore] = []
+    for score in scores:  # type: ignore[attr-defined]
+        out.note(f"{name} {score.kind}: J after {score.after:.3f}, false area {score.false_area:.4f}")
+        found.append(score)
+    return found
+
+
+def _show_clips(out: Output, scores: list[ClipScore], clips: list[str], policies: list[str]) -> None:
+    from dataclasses import asdict
+
+    if out.as_json:
+        out.document({"clips": [asdict(score) | {"jf": score.jf} for score in scores]})
+        return
+    from rich.table import Table
+
+    table = Table(*["policy", *clips, "J", "F", "J&F", "CPU s/frame", "frames/s", "MB"])
+    for policy in policies:
+        mine = [score for score in scores if score.policy == policy]
+        n = len(mine)
+        wall = sum(score.wall_s for score in mine) / n
+        table.add_row(
+            policy,
+            *(f"{score.jf:.3f}" for score in mine),
+            f"{sum(score.j for score in mine) / n:.3f}",
+            f"{sum(score.f for score in mine) / n:.3f}",
+            f"{sum(score.jf for score in mine) / n:.3f}",
+            f"{sum(score.cpu_s for score in mine) / n:.3f}" if wall else "",
+            f"{1 / wall:.1f}" if wall else "",
+            f"{max(max(score.bytes, default=0) for score in mine) / 1e6:.1f}" if wall else "",
+        )
+    out.result.print(table)
+
+
+def _show_occlusion(out: Output, scores: list[OcclusionScore], kinds: list[str], policies: list[str]) -> None:
+    from dataclasses import asdict
+
+    if out.as_json:
+        out.document({"occlusion": [asdict(score) for score in scores]})
+        return
+    from rich.table import Table
+
+    table = Table(*["policy", *(f"{kind}: J after" for kind in kinds), "mean", "J before", "false area"])
+    for policy in policies:
+        mine = [score for score in scores if score.policy == policy]
+        n = len(mine)
+        table.add_row(
+            policy,
+            *(f"{score.after:.3f}" for score in mine),
+            f"{sum(score.after for score in mine) / n:.3f}",
+            f"{sum(score.before for score in mine) / n:.3f}",
+            f"{sum(score.false_area for score in mine) / n:.2%}",
+        )
+    out.result.print(table)
