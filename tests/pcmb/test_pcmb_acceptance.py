@@ -392,6 +392,18 @@ def test_the_substitute_finds_what_resembles() -> None:
         assert bool(((fused >= low - 1e-5) & (fused <= high + 1e-5)).all())
 
 
+@pytest.mark.parametrize("name", [*PRESETS, "substitute"])
+def test_an_episode_never_holds_more_than_it_reserved(name: str) -> None:
+    here = (
+        episodes(name) if name in PRESETS else Episodes(lambda: Parts(Options(length=4), {}, fallback=TrainingFree()))
+    )
+    for step in range(9):
+        here.attend("a", step, tokens(step), tokens(step, 1), attention=step % 2 == 0)
+    held = here._open["a"]
+    parts = [*held.banks.values(), *held.projected.values(), *held.inputs.values(), *held.fused.values()]
+    assert 0.9 * held.reserved < sum(part.nbytes for part in parts) <= held.reserved
+
+
 def test_12_training_that_never_merged() -> None:
     """A group no longer than the bank makes no merge; inference that merges after such a training warns, once."""
     reader = TrainingFree()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pcmb_service import Policy, bank_of, client_of, config, policy, tokens
+from pcmb_service import FAST, Policy, bank_of, client_of, config, policy, tokens
 
 import streammem.memory
 from streammem.banks.pcmb.options import preset
 from streammem.banks.pcmb.reader import Projected, TrainingFree
 from streammem.banks.pcmb.tokens import TokenBank
-from streammem.client import Client
+from streammem.client import Client, connect
 from streammem.errors import AccessDenied, ObservationError, ProtocolError, QueryError, ServiceBusy
 from streammem.keys import Grant
 from streammem.memory import Memory
@@ -318,3 +319,44 @@ def test_memory_stays_usable_while_a_policy_steps(tmp_path: Path) -> None:
             worker.start()
             worker.join(20)
             assert done == [1]
+
+
+@pytest.mark.slow
+def test_a_service_that_is_killed_under_a_policy(tmp_path: Path) -> None:
+    """SIGKILL between two steps: the client connects again by itself and is told that the episode's memory is lost."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    def start(bind: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-m", "streammem", "serve", str(tmp_path / "memory"), "--bind", bind, "--json"]
+        variables = {**os.environ, "STREAMMEM__PERCEPTUAL_COGNITIVE__ON": "true"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
+        assert process.stdout is not None
+        text = ""
+        while not text.endswith("}\n"):
+            line = process.stdout.readline()
+            assert line, f"the service ended with {process.wait()}"
+            text += line
+        return process, json.loads(text)["address"]
+
+    process, address = start("tcp://127.0.0.1:*")
+    try:
+        with connect(address, timing=FAST, timeout_s=60) as client:
+            for step in range(3):
+                client.attend("cam/1", step, tokens(step))
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+            assert process.stdout is not None
+            process.stdout.close()
+            process, _ = start(address)
+            with pytest.raises(ObservationError, match="isn't known here and its step is 3"):
+                client.attend("cam/1", 3, tokens(3))
+            done = client.attend("cam/2", 0, tokens(0))
+            np.testing.assert_array_equal(done.perceptual, tokens(0))
+    finally:
+        process.kill()
+        process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()
