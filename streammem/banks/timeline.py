@@ -235,7 +235,10 @@ class TimelineBank:
             hi = hi if t_end_ns is None else min(hi, t_end_ns)
             if hi < lo:
                 continue
-            scope = scopes_for(lo, hi, self._leaf_ns)[NAMES.index(level)]
+            # Below the distance of the looks there is nothing finer to tell.
+            rows = sum(len(b) for b in blocks)
+            least = scope_at_least((hi - lo) // max(rows, 1), self._leaf_ns)
+            scope = max(scopes_for(lo, hi, self._leaf_ns)[NAMES.index(level)], least)
             if scope_s is not None:
                 scope = scope_at_least(round(scope_s * 1e9), self._leaf_ns)
             count = hi // scope - lo // scope + 1

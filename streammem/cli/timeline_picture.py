@@ -69,12 +69,17 @@ def _strip(entries: Sequence[Entry], memory: Any, width: int) -> np.ndarray:
     count = min(FRAMES, len(entries))
     cell = (width - (count - 1) * 4) // count
     strip = blank(cell * 9 // 16, width)
+    shown: np.ndarray | None = None
+    at = 0
     for number in range(count):
-        entry = entries[number * (len(entries) - 1) // max(count - 1, 1)]
         frame = np.full((strip.shape[0], cell, 3), DARK, np.uint8)
-        picture = _picture(entry.get("evidence", ()), memory)
-        if picture is not None:
-            place(frame, picture)
+        wanted = number * (len(entries) - 1) // max(count - 1, 1)
+        # Looks without a picture of their own look like the last one that has it: that is why they have none.
+        while at <= wanted:
+            picture = _picture(entries[at].get("evidence", ()), memory)
+            shown, at = picture if picture is not None else shown, at + 1
+        if shown is not None:
+            place(frame, shown)
         strip[:, number * (cell + 4) : number * (cell + 4) + cell] = frame
     return strip
 
@@ -98,9 +103,9 @@ def _bar(entries: Sequence[Entry], lo: int, hi: int, width: int, *, numbers: boo
     bar = blank(BAR if numbers else BAR // 3, width)
     length = max(hi - lo, 1)
     for number, entry in enumerate(entries, 1):
-        # A clip lasts until the next one of its grid, not only until its last look.
-        end = min(entry["t_start_ns"] // entry["scope_ns"] * entry["scope_ns"] + entry["scope_ns"], hi)
-        x0, x1 = (round((t - lo) / length * (width - 1)) for t in (entry["t_start_ns"], max(end, entry["t_end_ns"])))
+        # A block is its clip of the grid, not only the time from its first look to its last.
+        start = entry["t_start_ns"] // entry["scope_ns"] * entry["scope_ns"]
+        x0, x1 = (round((min(max(t, lo), hi) - lo) / length * (width - 1)) for t in (start, start + entry["scope_ns"]))
         bar[:, x0 : max(x1, x0 + 2)] = _TINTS[number % 2]
         if numbers and x1 - x0 >= DIGITS:
             _number(bar, str(number), x0 + 4)

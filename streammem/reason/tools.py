@@ -163,13 +163,13 @@ class Registry:
             ),
             Tool("streams", "The streams, their clocks and their lengths.", _object({}), self._describe),
         ]
-        for name, bank, questions, description in BOUND:
-            known = self._memory.questions(bank)
-            question = next((q for q in questions if q in known), None)
-            if question is None:
-                continue
-            signature = _schema_of(known[question]) if question in dict(known) else _object({}, extra=True)
-            tools.append(Tool(name, description, signature, self._bound(bank, question)))
+        for name, places, description in BOUND:
+            for bank, question in places:
+                known = self._memory.questions(bank)
+                if question in known:
+                    signature = _schema_of(known[question]) if dict(known) else _object({}, extra=True)
+                    tools.append(Tool(name, description, signature, self._bound(bank, question)))
+                    break
         return tools
 
     def _bound(self, bank: str, question: str) -> Callable[..., list[dict[str, Any]]]:
@@ -224,15 +224,20 @@ class Registry:
         ]
 
 
-BOUND: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("timeline", "timeline", ("timeline",), "What happened, in time order, at the scope that gives 20 to 40 entries."),
-    ("search_by_time", "timeline", ("at",), "What was there in a stretch of time, in detail."),
-    ("last_seen", "entities", ("last_seen",), "Where and when a thing or person was last seen, and since when."),
-    ("tracks", "tracks", ("tracks", "list", "find"), "Things followed over time: when each was there."),
-    ("search_by_position", "spatial", ("near", "around", "search"), "What was seen near a point of the map."),
-    ("route", "spatial", ("route", "path"), "The way between two places of the map."),
+BOUND: tuple[tuple[str, tuple[tuple[str, str], ...], str], ...] = (
+    ("timeline", (("timeline", "timeline"),), "What happened, in time order: 20 to 40 entries, or finer ones."),
+    ("search_by_time", (("timeline", "at"),), "What was there in a stretch of time, in detail."),
+    ("events", (("events", "events"),), "Where the stream changed: its events, in time order."),
+    (
+        "last_seen",
+        (("entities", "last_seen"), ("spatial", "last_seen")),
+        "When and where a thing or person was last seen.",
+    ),
+    ("tracks", (("tracks", "tracks"),), "Things followed over time: when each was there."),
+    ("search_by_position", (("spatial", "near"),), "What was seen near a point of the map."),
+    ("route", (("spatial", "route"),), "The way between two places of the map."),
 )
-"""Tool, bank, the names that its question may have, what it is for. Absent banks are not offered."""
+"""Tool, the bank's question that it is (the first that is there), what it is for. Absent banks are not offered."""
 
 
 def evidence_row(item: Evidence, clock: StreamClock) -> dict[str, Any]:
