@@ -113,9 +113,12 @@ def ask(
                 written = write_answer_sheet(sheet, answer, opened, frames.frame_at, clock_of)
             finally:
                 frames.close()
+    from streammem.cli.answers import keep
+
+    number = keep(settings, target, opened.directory, answer)
     seconds = time.perf_counter() - begun
     code = NOT_SEEN if answer.status == "not_seen" else 0
-    document = present.answer_document(answer, clock_of)
+    document = {"id": number, **present.answer_document(answer, clock_of)}
     if result is not None:
         from streammem.cli.reasoned import reasoned_document
 
@@ -128,7 +131,7 @@ def ask(
         about = {"memory": str(opened.directory), "sheet": str(written) if written else None, "seconds": seconds}
         out.document(document | about)
         return code
-    extra = [opened.name, *([f"sheet {written}"] if written else [])]
+    extra = [opened.name, f"answer {number}", *([f"sheet {written}"] if written else [])]
     if result is not None:
         extra += [f"{result.reasoner}, {result.stage}", *([f"partial: {result.why}"] if result.partial else [])]
     present.print_answer(answer, out, clock_of=clock_of, many=len(streams) > 1, extra=extra)

@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Remember": {
         "watch": "watch a source into a memory, with progress; resumes where it stopped",
         "serve": "a memory as a service: producers write to it, people ask it",
+        "correct": "an answer was wrong: remember that",
         "forget": "remove a stretch of time from a memory, everywhere it is kept",
     },
     "Look": {

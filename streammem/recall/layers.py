@@ -161,6 +161,9 @@ class Layered(_Base):
     def query(self, bank: str, question: str, **arguments: Any) -> Any:
         return self._view.query(bank, question, **arguments)
 
+    def get_state(self, key: str) -> bytes | None:
+        return self._view.get_state(key)
+
 
 def evenly(t_ns: np.ndarray, times_ns: np.ndarray) -> np.ndarray:
     """Rows nearest to the given instants: (m,) int64 sorted, without repeats. ``t_ns`` (n,) sorted."""
