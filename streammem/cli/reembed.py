@@ -68,9 +68,9 @@ def reembed(
     report = _run(place, new, settings, cpu, stage_only, out)
     what = "staged" if stage_only else "switched"
     text = (
-        f"{what} to {report['space']}: {report['segments']} segments made, {report['found']} found; "
-        f"{report['embedded']:,} moments from pictures, {report['lent']:,} like a neighbour, {report['bare']:,} without; "
-        f"{report['kept']} segments stay for want of pictures, {report['stale']:,} records of other banks are stale"
+        f"{what} to {report['space']}: {report['segments']} segments made, {report['found']} found made; moments:"
+        f" {report['embedded']:,} from pictures, {report['lent']:,} like a neighbour, {report['bare']:,} without;"
+        f" {report['kept']} segments stay for want of pictures, {report['stale']:,} records of other banks are stale"
     )
     done = report["segments"] + report["found"] > 0
     return _say(out, {"memory": str(place), "switched": not stage_only, **report}, text, done)
