@@ -83,6 +83,8 @@ def configuration_hash(config: PerceptionConfig, producer: Producer) -> str:
     """12 hexadecimal digits of everything that changes what is remembered: the settings (``threads`` is none of
     them), the encoders' identity and the version of this code. It is the session of the observations."""
     settings = config.model_dump(mode="json", exclude={"threads"})
+    if settings["tokens"] == "off":
+        del settings["tokens"]  # younger than the others: what was watched before it was there isn't watched again
     parts = [PERCEPTION_VERSION, settings, producer.module, producer.model, producer.revision, producer.parameters]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

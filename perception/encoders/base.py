@@ -22,6 +22,8 @@ class Glance:
     embedding: FrameEmbedding
     labels: tuple[Label, ...] = ()
     stats: Mapping[str, float] = field(default_factory=dict)
+    tokens: np.ndarray | None = None
+    """(n, d) float16 patch features, where they are on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,7 @@ class EncodedFrame:
     detections: tuple[Detection, ...] = ()
     stats: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    tokens: np.ndarray | None = None
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from perception.encoders import colours, faces, ocr, speech, stats, weights
 from perception.encoders.base import EncodedFrame, Glance
 from perception.encoders.imagenet import ImageNetSpace
 from perception.encoders.minilm import MiniLM
+from perception.encoders.tokens import PatchTokens
 from perception.frames import AudioChunk
 from streammem.config import PerceptionConfig
 from streammem.errors import ModelUnavailable
@@ -49,6 +51,7 @@ class EncoderSuite:
         self._ocr = ocr.SceneText(cache=self._cache)
         self._faces = faces.FaceFinder(cache=self._cache)
         self._speech = speech.SpeechReader(cache=self._cache)
+        self._tokens = None if config.tokens == "off" else PatchTokens(config.tokens, cache=self._cache)
 
     # what is on
 
@@ -64,6 +67,8 @@ class EncoderSuite:
                     "colours": ON if config.colours else _off("colours"),
                     "speech": _try(self._speech.check) if config.speech != "off" else _off("speech"),
                 }
+                if self._tokens is not None:
+                    self._state["tokens"] = _try(self._tokens.check)
             return dict(self._state)
 
     def require(self) -> None:
@@ -99,6 +104,8 @@ class EncoderSuite:
             facts.append((faces.LEAST_SCORE, faces.SURE_SCORE, faces.SURE_SIDE, faces.LOOKS))
         if state["speech"] == ON:
             facts.append((weights.WHISPER_BASE.sha256, speech.WINDOW_SECONDS))
+        if self._tokens is not None and state["tokens"] == ON:
+            facts.append(self._tokens.identity)
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         name, _, version = (space or "none").partition("@")
         return Producer("perception.encoders", name, version, digest)
@@ -106,7 +113,13 @@ class EncoderSuite:
     # pictures
 
     def glance(self, image: np.ndarray) -> Glance:
-        """``image`` (h, w, 3) uint8 RGB: the pooled vector, a light embedding, labels and statistics."""
+        """``image`` (h, w, 3) uint8 RGB: the pooled vector, a light embedding, labels and statistics, tokens if on."""
+        seen = self._glance(image)
+        if self._tokens is None or not self._on("tokens"):
+            return seen
+        return replace(seen, tokens=self._tokens.of(image))
+
+    def _glance(self, image: np.ndarray) -> Glance:
         values = stats.statistics(image)
         if not self._on("vision"):
             return Glance(_pooled_gray(image), FrameEmbedding(_EMPTY), stats=values)
@@ -147,7 +160,9 @@ class EncoderSuite:
         if self._on("colours"):
             parts["colours"] = colours.shares(image)
         vector = embedding.vector if len(embedding.vector) else None
-        return EncodedFrame(vector, parts, _with_faces(labels, detections), texts, detections, glance.stats, seconds)
+        return EncodedFrame(
+            vector, parts, _with_faces(labels, detections), texts, detections, glance.stats, seconds, glance.tokens
+        )
 
     # sound
 
