@@ -23,6 +23,9 @@ ENTRY_POINTS = "streammem.captioners"
 LABELS = 16
 """Kept by mean and again by peak: a mean alone hides what was there for a moment (HCAM's mean keys do)."""
 TEXTS, SPEECH, TRACKS = 8, 16, 24
+NAMED, SURE = 8, 250
+"""Labels of a caption: at most so many, and only those that reached a quarter once. On the film, whose animals are none
+of ImageNet's, what scores less is noise."""
 LONGEST = 160
 """Characters of one text or utterance that a summary keeps. The whole is in the moments."""
 
@@ -206,7 +209,7 @@ class ComposedCaptioner:
         if not scene.looks and not scene.speech:
             return "nothing was looked at"
         parts = []
-        names = [name for name, _ in scene.best_labels(max(2, min(LABELS, words // 8)))]
+        names = [name for name, _ in scene.best_labels(max(2, min(NAMED, words // 8))) if scene.labels[name][1] >= SURE]
         if names:
             parts.append("seen: " + ", ".join(printable(name, 60) for name in names))
         followed = [f"{len(ids)} {label}" for label, ids in sorted(scene.tracks.items())]
