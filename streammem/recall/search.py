@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streammem.errors import QueryError
+from streammem.errors import QueryError, SpaceMismatch
 from streammem.model import Evidence, Record, Why
 from streammem.recall import signals as signal_module
 from streammem.recall.fuse import score_fusion
@@ -42,6 +42,8 @@ class Found:
     rows: int
     spaces: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Spaces of what was searched that can't be opened here."""
 
 
 def search(
@@ -52,8 +54,16 @@ def search(
     between: Between | None = None,
     streams: Sequence[str] | None = None,
 ) -> list[Evidence]:
-    """The ``k`` best moments for ``query``, best first. Raises QueryError for a question that can't be asked."""
-    return [hit.evidence for hit in find(view, query, k=k, between=between, streams=streams).hits]
+    """The ``k`` best moments for ``query``, best first. Raises QueryError for a question that can't be asked,
+    SpaceMismatch where nothing could be looked at: no space of the memory's pictures opens, and no words match."""
+    found = find(view, query, k=k, between=between, streams=streams)
+    if not found.hits and found.missing and len(found.missing) == len(found.spaces):
+        raise SpaceMismatch(
+            f"the memory's pictures are of the space {', '.join(found.missing)}, which can't be opened here, and no"
+            " words match",
+            hint="`streammem reembed MEMORY` makes vectors of the space that is configured here",
+        )
+    return [hit.evidence for hit in found.hits]
 
 
 def find(
@@ -82,8 +92,10 @@ def find(
             )
     blocks = [b for b in view.blocks("moments", streams, between) if len(b)]
     spaces: dict[str, EmbeddingSpace | None] = {b.space: view.space(b.space) for b in blocks if b.space}
+    missing = tuple(sorted(name for name, s in spaces.items() if s is None))
     notes = tuple(
-        f"the space {name} can't be opened here: its labels are not searched" for name, s in spaces.items() if s is None
+        f"the space {name} can't be opened here: its pictures are not searched (`streammem reembed` gives them another)"
+        for name in missing
     )
     timelines = lay_out(blocks, between, _candidates(blocks, between, parsed, spaces, config.candidates))
     words = (
@@ -120,6 +132,7 @@ def find(
         rows=sum(len(t) for t in timelines),
         spaces=tuple(sorted(spaces)),
         notes=notes,
+        missing=missing,
     )
 
 

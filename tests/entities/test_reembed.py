@@ -158,8 +158,9 @@ def test_staging_changes_nothing_and_the_switch_everything(tmp_path: Path) -> No
             assert record.producer.module == "streammem.reembedding"
         assert memory.blocks()[0].statistics() is not None
         others = [segment for segment in memory._engine.store.segments if segment.bank != "moments"]
-        told = {segment.record(0).status for segment in others if segment.space == OLD.id}
-        assert told == ({"stale"} if report.stale else set())
+        children = [segment for segment in others if segment.space == OLD.id]
+        assert report.stale == sum(len(segment) for segment in children) > 0, "the bank of events keeps mean vectors"
+        assert {segment.record(row).status for segment in children for row in range(len(segment))} == {"stale"}
     with open_memory(tmp_path, "read") as memory:
         assert {block.space for block in memory.blocks()} == {NEW.id}
         assert memory.verify() == []
@@ -208,6 +209,15 @@ def test_forgetting_reaches_both_copies(tmp_path: Path) -> None:
         assert memory.observation_count == COUNT - 21
     change(tmp_path).stage()
     assert discard(tmp_path) == 0
+
+
+def test_a_space_that_is_missing_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path)
+    with streammem.memory.open(tmp_path, mode="read") as memory:  # corners2 isn't installed
+        with pytest.raises(SpaceMismatch, match=r"corners2@1.*streammem reembed"):
+            memory.search("a red corner")
+        answer = memory.ask("is there a red corner?")
+        assert answer.status != "found" and "streammem reembed" in answer.text
 
 
 def test_two_changes_at_once_are_refused(tmp_path: Path) -> None:
