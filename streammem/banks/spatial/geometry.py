@@ -30,7 +30,7 @@ def depth_m_from_mm(depth_mm: np.ndarray) -> np.ndarray:
             field="depth_m",
             hint="read the PNG unchanged (cv2.IMREAD_UNCHANGED)",
         )
-    metres = depth_mm.astype(np.float32) * np.float32(0.001)
+    metres = depth_mm.astype(np.float32) / np.float32(1000)
     metres[(depth_mm == NO_READING[0]) | (depth_mm == NO_READING[1])] = 0.0
     return metres
 

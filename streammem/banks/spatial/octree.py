@@ -145,7 +145,7 @@ class Octree:
         Returns the rows touched, each once. Raises ObservationError for points outside the cube where it may not
         grow, or outside of what it can grow to."""
         # Axis by axis: reductions over rows of three numbers are ten times as slow.
-        axes = np.ascontiguousarray(np.asarray(points_m).T, np.float64)
+        axes = np.array(np.asarray(points_m).T, np.float64, order="C")  # a copy: it is written to below
         good = np.isfinite(axes.sum(axis=0))
         if not good.all():
             axes, colours = axes[:, good], None if colours is None else np.asarray(colours)[good]

@@ -110,7 +110,7 @@ class ReversibleTokenStore:
         self._kept: dict[Key, _Kept] = {}
         self._index = VectorIndex()
         self._of_slot: dict[int, tuple[Key, int]] = {}
-        self._version: tuple[tuple[int, ...], str] | None = None
+        self._version: tuple[object, str] | None = None
 
     @property
     def lossless(self) -> bool:
@@ -118,9 +118,11 @@ class ReversibleTokenStore:
         return self.mode == "chain"
 
     def version(self) -> str:
-        """Hash of the weights, made anew when torch's own counters say that one was written to."""
+        """Hash of the weights, made anew when one of them was written to."""
         parameters = list(self.stack.parameters())
-        stamp = tuple(number for each in parameters for number in (each._version, each.data_ptr()))
+        # Sums besides torch's counters: writing through ``.data`` doesn't count.
+        sums = tuple(float(each.detach().double().square().sum()) for each in parameters)
+        stamp = (tuple(number for each in parameters for number in (each._version, each.data_ptr())), sums)
         if self._version is None or self._version[0] != stamp:
             state = hashlib.blake2b(digest_size=8)
             for each in parameters:

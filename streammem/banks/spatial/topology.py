@@ -148,7 +148,7 @@ class Topology:
                     best, found = looks, place_id
             if found is not None and best <= self.delta:
                 return found
-            if away[nearest] <= self.same_spot_m:
+            if self.same_spot_m > 0 and away[nearest] <= self.same_spot_m:
                 return nearest
             return nearest if best == math.inf and self.gate_m is not None else None
         return nearest if self.gate_m is not None else None
