@@ -55,12 +55,18 @@ def forget(
         what = f"{stream or 'every stream'}{f' from {between[0]} to {between[1]}' if between else ''}"
         if not yes:
             _confirm(f"Forget {what} in {place}? It can't be undone.", out)
+        infos = [info for info in memory.streams() if stream is None or info.stream == stream]
         report = memory.forget(stream=stream, between=span)
+    # What a question looked at again in these recordings lies beside the memory and goes with it.
+    from streammem.cli.deepen import forget_deeper
+
+    deeper = forget_deeper(settings, infos, span)
     if json:
-        out.document({"memory": str(place), "forgotten": plain(report)})
+        out.document({"memory": str(place), "forgotten": plain(report), "second_looks": deeper})
     else:
         out.line(
             f"forgot {report.observations:,} observations and {report.thumbnails:,} thumbnails"
+            + (f"; {deeper:,} second looks" if deeper else "")
             + (f"; {size(report.bytes)} are free again" if report.bytes else "")
         )
     return 0 if report.observations else 1
