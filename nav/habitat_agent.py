@@ -220,5 +220,5 @@ def jpeg(rgb: np.ndarray) -> bytes:
 
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
-        raise ValueError("no JPEG can be made of a picture of shape %r" % (rgb.shape,))
+        raise ValueError(f"no JPEG can be made of a picture of shape {rgb.shape}")
     return bytes(data)

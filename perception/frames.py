@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -20,7 +20,8 @@ class Sensed:
     """What a robot's other sensors say at the moment of a picture; it goes into the observation as it is.
 
     ``depth_m`` (h, w) float32 metres along the optical axis, 0 = unknown; ``pose`` is ``map_from_camera``;
-    ``detections`` and ``labels`` are those of the robot or simulator itself, and come before the encoders' own.
+    ``detections`` and ``labels`` are those of the robot or simulator itself, and come before the encoders' own;
+    ``stats`` are numbers of its own body (a gripper that is closed, say).
     """
 
     depth_m: np.ndarray | None = None
@@ -28,6 +29,7 @@ class Sensed:
     intrinsics: Intrinsics | None = None
     detections: tuple[Detection, ...] = ()
     labels: tuple[Label, ...] = ()
+    stats: Mapping[str, float] = field(default_factory=dict)
 
 
 NOTHING_SENSED = Sensed()

@@ -123,6 +123,7 @@ def _stats(frame: Frame, choice: Choice, measured: Mapping[str, float]) -> dict[
         # Tells a service that a camera hangs: embeddings alone can't tell that from a still scene.
         **({} if frame.repeated is None else {"frozen": float(frame.repeated)}),
         **{name: float(value) for name, value in measured.items()},
+        **{name: float(value) for name, value in frame.sensed.stats.items()},
         "key": float(choice.key),
         "novelty": round(choice.novelty, 6),
         "change": round(choice.change, 4),

@@ -1,7 +1,7 @@
 """The other end of ``nav.habitat_agent``: questions in, frames out, one JSON object a line.
 
-A policy answers ``{"question", "task_id", "stream", "session", "frames"}`` with one frame for each target, or None where
-it has no answer. stdout is pure protocol; whatever goes wrong with one line is that line's answer.
+A policy answers ``{"question", "task_id", "stream", "session", "frames"}`` with one frame for each target, or None
+where it has no answer. stdout is pure protocol; whatever goes wrong with one line is that line's answer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,189 @@
+"""``mujoco:SCENE``: an experience in a procedural home as a source, sending what a robot there would send.
+
+    mujoco:SEED?experience=0&interactions=5&size=480x640&labels=1&day=0&draw=gl
+
+Pictures, metric depth, the camera's pose and intrinsics, capture times of the benchmark's clock (06:00 to 22:00 of one
+day; 14.4 s a step), and whether the arm is at work. ``labels=1`` adds the simulator's labels as detections, in place of
+a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from nav.env import CameraSpec, EnvObservation
+from nav.findingdory.clock import STEPS_DAILY, DayClock
+from nav.grid_env import GridEnv
+from nav.homes.experience import Experience, make_experience
+from nav.homes.layout import make_home
+from nav.homes.simulation import HomeSimulation
+from perception.frames import AudioChunk, Frame, Health, Sensed, SourceInfo
+from perception.identity import stream_id, text_hash
+from perception.sampling import FixedRate
+from streammem.config import PerceptionConfig
+from streammem.errors import SourceError
+from streammem.model import Detection
+
+_VERSION = 1
+LEAST_COVERAGE = 0.001
+"""Share of the picture from which a thing is labelled: what the benchmark calls visible."""
+
+
+class HomeSource:
+    """A ``perception.frames.Source``. Frame ``index`` is the step, whatever the sampling: frame index, observation
+    ``seq`` and experience frame are one number. Same text, same frames (pixels: on the same renderer)."""
+
+    def __init__(self, text: str, *, fps: float = 1.0) -> None:
+        """Raises SourceError that names the wrong option."""
+        scene, _, query = text.partition("?")
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        seed = _whole({"SCENE": scene or "0"}, "SCENE", 0, 0, 2**31)
+        number = _whole(given, "experience", 0, 0, 2**31)
+        count = _whole(given, "interactions", 0, 0, 11)
+        rooms = _whole(given, "rooms", 0, 0, 7)
+        self.labels = bool(_whole(given, "labels", 0, 0, 1))
+        clock = DayClock(_whole(given, "steps_daily", STEPS_DAILY, 100, 1_000_000), _whole(given, "day", 0, 0, 10_000))
+        self.draw = _choice(given, "draw", ("gl", "rays"))
+        width, height = _size(given.pop("size", "240x320"))
+        if given:
+            raise SourceError(
+                f"a home has no option {next(iter(given))!r}",
+                hint="known are experience, interactions, rooms, size, labels, day, steps_daily and draw",
+            )
+        home = make_home(seed, rooms=rooms or None)
+        self.experience: Experience = make_experience(home, number, interactions=count or None, clock=clock)
+        self.camera = CameraSpec(width, height)
+        self.sampling = FixedRate(fps)
+        self.health = Health()
+        content = text_hash(f"{_VERSION}\0{text}")
+        day_ns = clock.capture_ns(len(self.experience.frames)) - clock.capture_ns(0)
+        self._info = SourceInfo(
+            text=f"mujoco:{text}",
+            kind="mujoco",
+            stream=stream_id(f"home-{seed}-{number}", content),
+            content_hash=content,
+            clock="wall",
+            width=width,
+            height=height,
+            fps=clock.steps_daily / (16 * 3600),
+            duration_ns=day_ns,
+            codec="simulated",
+        )
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    def frames(self, start_ns: int = 0, sampling: FixedRate | None = None) -> Iterator[Frame]:
+        """Chosen frames at or after ``start_ns`` of media time (zero at the first frame)."""
+        chosen, last = sampling or self.sampling, -1
+        wanted: list[int] = []
+        for step in range(len(self.experience.frames)):
+            point = chosen.index(self._media_ns(step))
+            if point > last:
+                last = point
+                if self._media_ns(step) >= start_ns:
+                    wanted.append(step)
+        return self._draw(wanted)
+
+    def audio(self, start_ns: int = 0) -> Iterator[AudioChunk] | None:
+        return None
+
+    def look_again(self, t_start_ns: int, t_end_ns: int, fps: float) -> list[Frame]:
+        """By media time. Draws in a context of its own: safe beside a running :meth:`frames`."""
+        count, chosen, last = len(self.experience.frames), FixedRate(fps), -1
+        showing = max((s for s in range(count) if self._media_ns(s) <= t_start_ns), default=0)
+        wanted: list[int] = []
+        for step in range(showing, count):
+            if self._media_ns(step) > t_end_ns and wanted:
+                break
+            point = chosen.index(self._media_ns(step))
+            if point > last or not wanted:
+                last = point
+                wanted.append(step)
+        return list(self._draw(wanted))
+
+    def close(self) -> None:
+        """Nothing is held open: each run of frames closes its own renderer."""
+
+    def _media_ns(self, step: int) -> int:
+        clock = self.experience.clock
+        return clock.capture_ns(step) - clock.capture_ns(0)
+
+    def _draw(self, steps: list[int]) -> Iterator[Frame]:
+        # Opened by the thread that draws: an OpenGL context belongs to it.
+        env = self._environment()
+        try:
+            for record in self.experience.replay(env, steps):
+                seen = env.observe()
+                self.health.decoded_frames += 1
+                yield Frame(
+                    np.ascontiguousarray(seen.rgb),
+                    self._media_ns(record.step),
+                    seen.time_ns,
+                    record.step,
+                    sensed=Sensed(
+                        depth_m=seen.depth_m,
+                        pose=seen.camera,
+                        intrinsics=self.camera.intrinsics,
+                        detections=detections(env, seen) if self.labels else (),
+                        stats={"manipulation": float(record.mode == "manip")},
+                    ),
+                )
+        finally:
+            env.close()
+
+    def _environment(self) -> HomeSimulation:
+        home, clock = self.experience.home, self.experience.clock
+        if self.draw == "rays":
+            return GridEnv(home, camera=self.camera, clock=clock)
+        from nav.mujoco_env import MujocoEnv
+
+        return MujocoEnv(home, camera=self.camera, clock=clock)
+
+
+def detections(env: HomeSimulation, seen: EnvObservation) -> tuple[Detection, ...]:
+    """The simulator's labels: category, box and number of each thing that covers enough of the picture."""
+    height, width = seen.instances.shape
+    made = []
+    for entity in env.entities():
+        if not entity.instance or seen.coverage(entity.instance) < LEAST_COVERAGE:
+            continue
+        v, u = np.nonzero(seen.instances == entity.instance)
+        box = (u.min() / width, v.min() / height, (u.max() + 1) / width, (v.max() + 1) / height)
+        x0, y0, x1, y1 = (float(edge) for edge in box)
+        made.append(Detection(entity.category, 1.0, (x0, y0, x1, y1), entity.entity_id))
+    return tuple(made)
+
+
+def open_mujoco_source(rest: str, config: PerceptionConfig) -> HomeSource:
+    """Entry point of the scheme ``mujoco:``."""
+    return HomeSource(rest, fps=config.fps)
+
+
+def _whole(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = given.pop(name, None)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise SourceError(f"{name}={text!r} can't be used in a home", hint=f"use a whole number, {low} to {high}")
+    return int(text)
+
+
+def _choice(given: dict[str, str], name: str, known: tuple[Literal["gl", "rays"], ...]) -> Literal["gl", "rays"]:
+    text = given.pop(name, known[0])
+    for one in known:
+        if one == text:
+            return one
+    raise SourceError(f"{name}={text!r} can't be used in a home", hint=f"use {' or '.join(known)}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    wide, _, high = text.partition("x")
+    if not (wide.isdigit() and high.isdigit() and 16 <= int(wide) <= 2048 and 16 <= int(high) <= 2048):
+        raise SourceError(f"size={text!r} can't be used in a home", hint="use WIDTHxHEIGHT, 16x16 to 2048x2048")
+    return int(wide), int(high)
