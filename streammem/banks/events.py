@@ -22,6 +22,7 @@ from streammem.banks.base import Between, Question, Reader, Recall
 from streammem.banks.contiguity import Contiguous, recall_with_neighbours
 from streammem.banks.segmentation import SurpriseRule, SurpriseSegmenter
 from streammem.banks.summaries import medoids, merged_labels, merged_texts, unit_mean
+from streammem.banks.two_stage import Staged, search_staged
 from streammem.config import EventsConfig
 from streammem.errors import CorruptData, QueryError
 from streammem.model import Label, Pose, Producer, Record, Speech, TextSpan, record_id, show_id
@@ -236,7 +237,7 @@ class EventsBank:
     # questions
 
     def questions(self) -> Mapping[str, Question]:
-        return {"events": self._events, "around": self._around, "recall": self._recall}
+        return {"events": self._events, "around": self._around, "recall": self._recall, "search": self._search}
 
     def _events(
         self,
@@ -286,6 +287,32 @@ class EventsBank:
         them, the events right after and before those (EM-LLM's contiguity buffer). 0 is a plain look-up."""
         return recall_with_neighbours(
             reader, self._open_vectors(streams), streams, query, vector, k, contiguity, (t_start_ns, t_end_ns)
+        )
+
+    def _search(
+        self,
+        reader: Reader,
+        *,
+        streams: Sequence[str] | None,
+        query: str = "",
+        vector: Sequence[float] | None = None,
+        top: int = 5,
+        events: int | None = None,
+        clips: int | None = None,
+        t_start_ns: int | None = None,
+        t_end_ns: int | None = None,
+    ) -> Staged:
+        """The ``top`` moments for a text or a vector, searched from events (the ``events`` best) over clips (the
+        ``clips`` best; None: without that level) to moments; what no event covers is always searched."""
+        return search_staged(
+            reader,
+            streams=streams,
+            between=(t_start_ns, t_end_ns),
+            query=query,
+            vector=vector,
+            top=top,
+            events=events,
+            clips=clips,
         )
 
     def _open_vectors(self, streams: Sequence[str] | None) -> list[Record]:
