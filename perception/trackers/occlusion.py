@@ -1,6 +1,6 @@
 """Made-up clips with exact masks, in which an object hides and comes back. Every pixel follows from a seed.
 
-A target that slowly turns (its surface shows three looks, one after another) moves over a cluttered background:
+A target that changes (three looks that fade into one another) moves over a cluttered background:
 
 * ``smooth``: passes behind a pillar and comes out on the other side
 * ``displaced``: passes behind the pillar, and appears elsewhere, with the look that it had in the middle of its path
@@ -123,24 +123,23 @@ def _thing(rng: np.random.Generator) -> _Thing:
     angles = (
         np.sort(rng.uniform(0, 2 * np.pi, corners)) * 0.3 + np.linspace(0, 2 * np.pi, corners, endpoint=False) * 0.7
     )
-    radii = rng.uniform(26, 38, corners)
+    radii = rng.uniform(30, 42, corners)
     outline = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
     return _Thing(outline, tuple(_fabric(rng, 120, 120) for _ in range(3)))
 
 
 def _paint(canvas: np.ndarray, thing: _Thing, x: float, y: float, look: float, size: float) -> np.ndarray:
-    """Paint a thing and return its pixels (h, w) bool. ``look`` 0, 1 and 2 are its three sides; between them the seam
-    wanders across it, as on something that turns."""
+    """Paint a thing and return its pixels (h, w) bool. Between its looks 0, 1 and 2 it fades: a change that
+    can be followed from frame to frame, and not in one step."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     points = np.round(thing.outline * size + [x, y]).astype(np.int32)
     cv2.fillPoly(mask, [points], 1)
     inside = mask.astype(bool)
     side = min(int(look), 1)
     part = look - side
-    seam = x + 40 * size * (1 - 2 * part)
     rows, columns = np.nonzero(inside)
     u = np.clip((columns - x) / size + 60, 0, 119).astype(int)
     v = np.clip((rows - y) / size + 60, 0, 119).astype(int)
-    old, new = thing.looks[side][v, u], thing.looks[side + 1][v, u]
-    canvas[rows, columns] = np.where((columns > seam)[:, None], new, old)
+    old, new = thing.looks[side][v, u].astype(np.float32), thing.looks[side + 1][v, u].astype(np.float32)
+    canvas[rows, columns] = ((1 - part) * old + part * new).astype(np.uint8)
     return inside

@@ -19,12 +19,15 @@ from perception.trackers import picture_ops as ops
 from perception.trackers.features import GridFeatures, Lite0Maps, Projection
 from perception.trackers.matching import Answer, Keys, Matcher, window_around
 from streammem.banks.policies import FrameMemory, FrameRecord, Hypothesis, make_policy
-from streammem.banks.policies.record import mask_box
+from streammem.banks.policies.record import cosine, mask_box
 from streammem.errors import InputError
 
 ABSENT = 0.4
 """Sureness (mean probability times mean likeness of the winning cells) below which the object counts as absent: 0.45 to
 0.75 are seen while real objects are followed."""
+COLLAPSED_IOU, COLLAPSED_AREA = 0.5, 0.4
+"""A mask that shrinks to this share of the last one, and whose estimated IoU is lower than this, is what is left
+behind by an object that went."""
 SHARPEN = 2.0
 """Contrast that soft labels gain when they are written. Above 1 they drift less towards a blur."""
 MAP_CELLS = (15, 27)
@@ -43,7 +46,7 @@ class PropagationSettings:
     policy: str = "diverse"
     recent: int = 3
     radius: int = 10
-    refinement: ops.Refinement = "guided"
+    refinement: ops.Refinement = "none"
     max_objects: int = 32
 
 
@@ -250,6 +253,8 @@ class PropagationTracker:
         mask = followed.shown > 0.5
         iou = self._predicted_iou(one, answer, label, t)
         logit = presence_logit(answer.sureness) if mask.any() else -6.0
+        if logit > 0 and self._is_remainder(one, label, iou, t):
+            logit = -1.0
         if logit <= 0:
             mask = np.zeros_like(mask)
             label = np.zeros_like(label)
@@ -263,6 +268,20 @@ class PropagationTracker:
         tracked.records[name] = record
         if record.visible:
             tracked.masks[name] = mask
+
+    def _is_remainder(self, one: _Object, label: np.ndarray, iou: float, t: int) -> bool:
+        """Whether what was found is a sliver of background that stayed when the object went: it is sure of itself, for
+        it hasn't changed. Either the mask collapsed and its labels don't find their way back, or it looks more like
+        what was around the object than like the object."""
+        held = [record for _, record in one.memory.held().values() if record.visible]
+        before = max(held, key=lambda record: record.t)
+        area = float(label.mean())
+        if iou < COLLAPSED_IOU and area < COLLAPSED_AREA * before.area:
+            return True
+        inside, _ = _described(self._cells[t].astype(np.float32), label)
+        mine = max((cosine(inside, record.desc_obj) for record in held if record.desc_obj is not None), default=1.0)
+        around = max((cosine(inside, record.desc_back) for record in held if record.desc_back is not None), default=0.0)
+        return mine < around
 
     def _predicted_iou(self, one: _Object, answer: Answer, label: np.ndarray, t: int) -> float:
         """An estimate of the mask's IoU: how sure the winners were, and whether the labels find their way back to the

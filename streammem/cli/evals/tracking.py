@@ -33,7 +33,7 @@ def tracking(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Clips of each kind of the suite.")] = 10,
     frames: Annotated[int | None, typer.Option("--frames", min=3, help="At most so many frames a sequence.")] = None,
-    refinement: Annotated[str, typer.Option("--refinement", help="guided, grabcut or none.")] = "guided",
+    refinement: Annotated[str, typer.Option("--refinement", help="guided, grabcut or none.")] = "none",
     recent: Annotated[int, typer.Option("--recent", min=0, max=6, help="Recent frames that are asked.")] = 3,
     quiet: o.Quiet = False,
     json: o.Json = False,
