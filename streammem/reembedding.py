@@ -55,7 +55,7 @@ class Switch(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct):
-    """What was done. ``lent``: moments that took a neighbour's vector; ``bare``: moments that lost theirs; ``kept``:
+    """What was done. ``segments`` were made now, ``found`` by an earlier run. ``lent``: moments that took a neighbour's vector; ``bare``: moments that lost theirs; ``kept``:
     segments that stay in the old space for want of pictures; ``stale``: records of other banks."""
 
     space: str
@@ -110,6 +110,7 @@ class Reembedding:
         self._files = files or Files()
         self._progress = progress or (lambda done, total: None)
         self.report = Staged(space.id)
+        self._made: set[str] = set()
 
     def stage(self) -> Staged:
         """Make the twins that are missing. Nothing of the memory changes. Raises OSError where the disk is full."""
@@ -179,7 +180,8 @@ class Reembedding:
 
     def _twin(self, segment: Segment) -> None:
         if self._staged(segment) is not None:
-            self.report.found += 1
+            self.report.found += segment.name not in self._made
+            self._made.add(segment.name)
             return
         try:
             rows = [segment.row(at) for at in range(len(segment))]
@@ -211,6 +213,7 @@ class Reembedding:
             self._files.remove_tree(self._root / "staged" / manifest.name)
             return
         self.report.segments += 1
+        self._made.add(segment.name)
 
     def _embed(self, records: Sequence[Record]) -> list[Record] | None:
         """The records with new vectors, or None where there is no picture among them."""

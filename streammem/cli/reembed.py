@@ -68,7 +68,7 @@ def reembed(
     report = _run(place, new, settings, cpu, stage_only, out)
     what = "staged" if stage_only else "switched"
     text = (
-        f"{what} to {report['space']}: {report['segments']} segments made, {report['found']} found made; moments:"
+        f"{what} to {report['space']}: {report['segments']} segments made now, {report['found']} earlier; moments:"
         f" {report['embedded']:,} from pictures, {report['lent']:,} like a neighbour, {report['bare']:,} without;"
         f" {report['kept']} segments stay for want of pictures, {report['stale']:,} records of other banks are stale"
     )
