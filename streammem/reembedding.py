@@ -55,8 +55,9 @@ class Switch(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct):
-    """What was done. ``segments`` were made now, ``found`` by an earlier run. ``lent``: moments that took a neighbour's vector; ``bare``: moments that lost theirs; ``kept``:
-    segments that stay in the old space for want of pictures; ``stale``: records of other banks."""
+    """What was done. ``segments`` were made now, ``found`` by an earlier run. ``lent``: moments that took a neighbour's
+    vector; ``bare``: moments that lost theirs; ``kept``: segments that stay in the old space for want of pictures;
+    ``stale``: records of other banks."""
 
     space: str
     segments: int = 0
