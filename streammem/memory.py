@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
 from typing import Any, Literal
 
 import msgspec
@@ -224,13 +223,17 @@ class Memory:
 
     def pin(self, stream: str, between: Between = (None, None)) -> None:
         """Never demote what overlaps the interval (whole segments keep their detail)."""
-        check_name(stream, "stream")
         self._record(Kind.PIN, interval(stream, between), durable=True)
 
     def unpin(self, stream: str, between: Between = (None, None)) -> None:
         """Take back the pin of exactly this interval."""
-        check_name(stream, "stream")
         self._record(Kind.UNPIN, interval(stream, between), durable=True)
+
+    def cite(self, stream: str, between: Between) -> None:
+        """An answer rests on this interval. Kept where open for writing and if ``budget.policy`` asks for it; durable
+        with the next sync."""
+        if self._engine.reinforced:
+            self._record(Kind.CITE, interval(stream, between), durable=False)
 
     def _record(self, kind: int, payload: bytes, *, durable: bool) -> None:
         with self._lock:
@@ -420,9 +423,7 @@ class Memory:
     def __enter__(self) -> Memory:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[Record]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
 from streammem.recall.calibrate import Verdict, best_rejected, calibration_of, verdicts
+from streammem.recall.lessons import consult
 from streammem.recall.query import Query, clean
 from streammem.recall.search import Found, Hit, find
 from streammem.recall.timeline import Between, View
@@ -33,6 +35,13 @@ _NAMES = {
 }
 
 
+@runtime_checkable
+class Citing(Protocol):
+    """A view that wants to know what answers rest on: retention keeps it longer."""
+
+    def cite(self, stream: str, between: Between) -> None: ...
+
+
 def ask(
     view: View,
     question: str,
@@ -46,7 +55,11 @@ def ask(
     Raises QueryError for a question that can't be asked."""
     begun = time.perf_counter()
     found = find(view, question, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
-    return answer_of(view, found, begun)
+    answer = answer_of(view, found, begun)
+    if isinstance(view, Citing):
+        for evidence in answer.evidence:
+            view.cite(evidence.stream, (evidence.t_start_ns, evidence.t_end_ns))
+    return answer
 
 
 def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
@@ -72,7 +85,7 @@ def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
         status = "unsure" if resembles or _blind_to(found) or found.notes else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
         text = _open_text(status, found, closest, view)
-    return Answer(
+    answer = Answer(
         question=found.query.raw,
         status=status,
         text=text,
@@ -83,6 +96,7 @@ def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
         cost=Cost(seconds=round(time.perf_counter() - begun, 4), records=found.rows),
         trace=_trace(found, judged, calibration),
     )
+    return consult(view, answer)
 
 
 def _calibration(view: View, found: Found) -> Calibration:

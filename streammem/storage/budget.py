@@ -1,27 +1,27 @@
 """Caps, and what happens at them: detail of old segments is demoted until the rest fits.
 
-Who is demoted next is a policy: a function from segments to one of them. The default, ``graded``, gives a segment of
-age rank r (1 is the newest) and level l the weight r / 4^l and takes the heaviest: old segments are on higher levels
-than new ones, each level about four times as far back, and nothing new loses detail while much older detail is left.
-Ages are ranks of sealing, not times: streams with different clocks (a file from zero, a camera in Unix time) compare.
+Who is demoted next is a policy (``retention.py``); pins are exempt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from streammem.config import Config
 from streammem.errors import ConfigError, CorruptData
 from streammem.storage.catalog import Pin
 from streammem.storage.demotion import HEAVY_ARRAYS, LAST_LEVEL, demote, join_tombstones
+from streammem.storage.reports import DamageReport
+from streammem.storage.retention import NEED_VECTORS, POLICIES, Candidate, Policy
 from streammem.storage.segments import Segment
 from streammem.storage.store import Store
 
 MB = 1 << 20
 SMALLEST_DISK = 4 * MB
 """An empty memory takes about 0.3 MB, mostly SQLite's pages; below this a cap leaves no room to remember in."""
-Policy = Callable[[Sequence[Segment]], Segment]
 
 
 class Caps(NamedTuple):
@@ -50,18 +50,6 @@ def caps_of(config: Config) -> Caps:
     return Caps(seal, max(open_bytes, seal), journal_file, disk * 5 // 8, short_term)
 
 
-def graded(segments: Sequence[Segment]) -> Segment:
-    """The default policy. ``segments`` are in the order of sealing."""
-    newest = len(segments)
-    weights = [(newest - at) / 4.0**segment.manifest.level for at, segment in enumerate(segments)]
-    return segments[max(range(newest), key=lambda at: (weights[at], -at))]
-
-
-def oldest_first(segments: Sequence[Segment]) -> Segment:
-    """The oldest segment goes down the whole ladder before the next one is touched."""
-    return segments[0]
-
-
 def is_pinned(segment: Segment, pins: Sequence[Pin]) -> bool:
     """A segment that overlaps a pin keeps its detail as a whole."""
     manifest = segment.manifest
@@ -74,10 +62,11 @@ def is_pinned(segment: Segment, pins: Sequence[Pin]) -> bool:
 class Budget:
     """Keeps the sealed part of a store under its cap."""
 
-    def __init__(self, store: Store, cap_bytes: int, policy: Policy = graded) -> None:
+    def __init__(self, store: Store, cap_bytes: int, policy: Policy = POLICIES["graded"]) -> None:
         self._store = store
         self._cap = cap_bytes
         self._policy = policy
+        self._signatures: dict[str, np.ndarray | None] = {}
         self.demotions = 0
 
     @property
@@ -103,8 +92,46 @@ class Budget:
         candidates = [segment for segment in loose if segment.manifest.level < LAST_LEVEL and segment.manifest.rows]
         if not candidates:
             return self._join(loose)
-        self.demote_one(self._policy(candidates))
+        self.demote_one(self._store.segments[self._policy(self._described(candidates)).order])
         return True
+
+    def _described(self, segments: Sequence[Segment]) -> list[Candidate]:
+        """What a policy may know of them, in the order of sealing; ``order`` is their place among all segments."""
+        places = {segment.name: at for at, segment in enumerate(self._store.segments)}
+        newest: dict[str, int] = {}
+        for segment in self._store.segments:
+            stream = segment.stream
+            newest[stream] = max(newest.get(stream, segment.manifest.t_max_ns), segment.manifest.t_max_ns)
+        described = []
+        for segment in segments:
+            manifest = segment.manifest
+            cited = self._store.citations.of(segment.stream, manifest.t_min_ns, manifest.t_max_ns)
+            described.append(
+                Candidate(
+                    places[segment.name],
+                    segment.stream,
+                    manifest.t_min_ns,
+                    manifest.t_max_ns,
+                    newest[segment.stream],
+                    manifest.level,
+                    self._signature(segment) if self._policy in NEED_VECTORS else None,
+                    segment.space,
+                    sum(each.count for each in cited),
+                    max((each.last_ns for each in cited), default=0),
+                    max((each.longest_gap_ns for each in cited), default=0),
+                )
+            )
+        return described
+
+    def _signature(self, segment: Segment) -> np.ndarray | None:
+        """Read once a segment: 30 MB of vectors are 10 ms."""
+        if segment.name not in self._signatures:
+            try:
+                self._signatures[segment.name] = segment.signature()
+            except CorruptData as error:
+                self._store.note_damage(DamageReport(error.path, error.offset or 0, error.message, segment.name))
+                self._signatures[segment.name] = None
+        return self._signatures[segment.name]
 
     def demote_one(self, victim: Segment) -> None:
         """Replace a segment by the same one level further down."""
@@ -129,6 +156,7 @@ class Budget:
             statistics=statistics if level < LAST_LEVEL else None,
             sequences=manifest.sequences,
         )
+        self._signatures.pop(victim.name, None)
         self._store.swap([(fresh, [row.record for row in rows])], [victim])
         self.demotions += 1
 

@@ -17,6 +17,7 @@ import msgspec
 
 from streammem.errors import FormatVersion, StorageError, StorageFull
 from streammem.model import StreamInfo
+from streammem.storage.citations import Citations
 from streammem.storage.reports import DamageReport
 from streammem.storage.segment_writer import Manifest
 
@@ -60,6 +61,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     drops: dict[str, dict[str, int]] = {}
     pins: list[Pin] = []
     bank_states: dict[str, dict[str, bytes]] = {}
+    citations: Citations = msgspec.field(default_factory=Citations)
 
 
 class LiveSegments(msgspec.Struct):
@@ -187,6 +189,9 @@ class Catalog:
         for stream, reason, n in self._db.execute("SELECT stream, reason, n FROM drops"):
             result.drops.setdefault(stream, {})[reason] = n
         result.pins = [tuple(row) for row in self._db.execute("SELECT * FROM pins ORDER BY 1, 2, 3")]
+        cited = self.fact("citations")
+        if cited is not None:
+            result.citations = msgspec.msgpack.decode(cited, type=Citations)
         for bank, stream, value in self._db.execute("SELECT bank, stream, value FROM bank_states"):
             result.bank_states.setdefault(bank, {})[stream] = bytes(value)
         return result

@@ -30,6 +30,7 @@ from streammem.storage.lock import WriterLock
 from streammem.storage.merging import merge_small
 from streammem.storage.open_part import content_bytes, record_digest, record_from_observation
 from streammem.storage.reports import DamageReport, ForgetReport, Status
+from streammem.storage.retention import POLICIES, REINFORCED
 from streammem.storage.segment_writer import Row
 from streammem.storage.segments import Segment
 from streammem.storage.shapes import Shapes
@@ -69,6 +70,7 @@ class Engine:
         self.write = write
         self.caps = caps_of(config)
         self.capped = config.budget.disk_bytes > 0
+        self.reinforced = write and POLICIES[config.budget.policy] in REINFORCED
         self.notes: list[str] = []
         self.backlog: deque[Pending] = deque()
         """Durable, and not applied yet, in the order of the journal."""
@@ -86,8 +88,7 @@ class Engine:
         recovery.prepare(directory, files, write=write, create=create)
         self._lock = WriterLock(directory / "LOCK") if write else None
         try:
-            self.catalog, notes = recovery.open_catalog(directory, files, write=write)
-            self.notes += notes
+            self.catalog, self.notes = recovery.open_catalog(directory, files, write=write)
             try:
                 self._recover()
             except BaseException:
@@ -102,7 +103,7 @@ class Engine:
 
     def _recover(self) -> None:
         self.store = Store(self.directory, self.files, self.catalog, write=self.write, spaces=self.find_space)
-        self.budget = Budget(self.store, self.caps.segments)
+        self.budget = Budget(self.store, self.caps.segments, POLICIES[self.config.budget.policy])
         self.shapes = Shapes(self.store)
         if self.write:
             clean = self.catalog.fact("clean") == b"1"
@@ -206,12 +207,10 @@ class Engine:
             while self.backlog:
                 self.apply(self.backlog[0])
                 self.backlog.popleft()
-                if self._sealed:
-                    self.after_change()  # after every seal, wherever the group ends: demotion depends on content alone
-                elif len(self.backlog) % BREATH == BREATH - 1:
+                self.after_change()  # after every seal, wherever the group ends: demotion depends on content alone
+                if len(self.backlog) % BREATH == BREATH - 1:
                     self.breathe()
-        except BaseException as error:
-            # A later seal would mark what wasn't applied as sealed, and a replay would leave it out.
+        except BaseException as error:  # a later seal would hide what wasn't applied from every replay
             self._broken = f"{type(error).__name__}: {error}"
             raise
         self.after_change()
@@ -246,6 +245,8 @@ class Engine:
             pin = msgspec.msgpack.decode(entry.payload, type=tuple[str, int, int])
             others = [other for other in store.pins if other != pin]
             store.pins = sorted([*others, pin]) if entry.kind == Kind.PIN else others
+        elif entry.kind == Kind.CITE:
+            store.cite(*msgspec.msgpack.decode(entry.payload, type=tuple[str, int, int]), entry.lsn)
         elif entry.kind == Kind.DROPS:
             store.drops = msgspec.msgpack.decode(entry.payload, type=dict[str, dict[str, int]])
         elif entry.kind == Kind.FORGET and self.write:
@@ -338,7 +339,7 @@ class Engine:
             self.note(f"{what} failed and will be tried again: {error}")
 
     def note(self, text: str) -> None:
-        """Something that ``status`` should say; once, and only the latest fifty."""
+        """For ``status``; once, and only the latest fifty."""
         if text not in self.notes:
             self.notes = [*self.notes[-49:], text]
 
@@ -404,7 +405,7 @@ class Engine:
         return status_of(self, mode)
 
     def verify(self) -> list[CorruptData]:
-        """Everything that is known to be damaged, after looking at every byte."""
+        """All known damage, after looking at every byte."""
         for segment in list(self.store.segments):
             self.store.verify(segment)
         return [CorruptData(known.what, path=known.path, offset=known.offset) for known in self.store.damage]

@@ -11,7 +11,7 @@ from streammem.wire import Buffer
 class Kind:
     """Types of journal entries."""
 
-    OBSERVATION, STATE, STREAM, PIN, UNPIN, FORGET, DROPS = range(1, 8)
+    OBSERVATION, STATE, STREAM, PIN, UNPIN, FORGET, DROPS, CITE = range(1, 9)
 
 
 class Pending(NamedTuple):

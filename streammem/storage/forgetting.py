@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from streammem.checks import check_name
 from streammem.errors import CorruptData
 from streammem.model import Record
 from streammem.storage.catalog import Catalog
@@ -29,7 +30,9 @@ SPEECH_REACH_NS = 600 * 10**9
 
 
 def interval(stream: str | None, between: tuple[int | None, int | None] | None) -> bytes:
-    """A stream and a closed interval, as the journal holds them."""
+    """A stream and a closed interval, as the journal holds them. Raises ObservationError for a name no stream has."""
+    if stream is not None:
+        check_name(stream, "stream")
     start, end = between or (None, None)
     first, last = EVER
     return msgspec.msgpack.encode((stream, first if start is None else int(start), last if end is None else int(end)))
@@ -83,6 +86,7 @@ def forget_rows(store: Store, banks: Mapping[str, Any], request: Forget) -> Forg
             for record in part.replace_rows(request.without):
                 tally.add(record, record.thumbnail is not None)
     for stream in sorted(chosen):
+        store.citations.forget(stream, request.t_start_ns, request.t_end_ns)
         for name, bank in banks.items():
             bank.forget(stream, request.t_start_ns, request.t_end_ns)
             store.bank_states.setdefault(name, {})[stream] = bank.state(stream)
@@ -150,6 +154,7 @@ def _forget_sealed(store: Store, request: Forget, chosen: set[str], tally: _Tall
                     catalog.set_bank_state(name, stream, states[stream])
         for key in gone_keys:
             catalog.remove_state(key)
+        catalog.set_fact("citations", msgspec.msgpack.encode(store.citations))
 
     gone_keys = _forget_small(store, request, chosen) if request.everything else []
     store.swap(fresh, old, small_state)

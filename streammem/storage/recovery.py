@@ -171,6 +171,7 @@ def write_checkpoint(catalog: Catalog, state: Checkpoint) -> None:
         catalog.set_state(key, lsn, value)
     catalog.set_drops(state.drops)
     catalog.set_pins(state.pins)
+    catalog.set_fact("citations", msgspec.msgpack.encode(state.citations))
     for bank, streams in state.bank_states.items():
         for stream, value in streams.items():
             catalog.set_bank_state(bank, stream, value)

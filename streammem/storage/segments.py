@@ -260,6 +260,17 @@ class Segment:
             result["vector"] = Ragged(self._vectors.as_array()[first : first + int(offsets[-1])], offsets)
         return result
 
+    def signature(self) -> np.ndarray | None:
+        """The mean of all vectors, (d,) float32, normalised; None where there are none. Raises CorruptData."""
+        if self._vectors is None or not len(self._vectors):
+            return None
+        array = self._vectors.as_array()
+        total = np.zeros(array.shape[1], np.float64)
+        for at in range(0, len(array), 8192):
+            total += array[at : at + 8192].sum(axis=0, dtype=np.float64)
+        norm = float(np.linalg.norm(total))
+        return (total / norm).astype(np.float32) if norm > 0 else None
+
     def statistics(self) -> np.ndarray | None:
         names = {entry.name for entry in self.manifest.files}
         return np.array(self._load("statistics.npy")) if "statistics.npy" in names else None

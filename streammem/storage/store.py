@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -60,6 +61,7 @@ class Store:
         self.drops = state.drops
         self.pins: list[Pin] = state.pins
         self.bank_states = state.bank_states
+        self.citations = state.citations
         self.seen = {
             stream: {session: IntervalSet(spans) for session, spans in sessions.items()}
             for stream, sessions in state.sequences.items()
@@ -95,6 +97,13 @@ class Store:
     def put_state(self, key: str, lsn: int, value: bytes) -> None:
         self.states[key] = (lsn, value)
         self._dirty.add(("state", key))
+
+    def cite(self, stream: str, t_start_ns: int, t_end_ns: int, lsn: int) -> None:
+        """An answer rests on the interval. Dated by the newest capture time of the stream, sealed or open."""
+        times = [entry.manifest.t_max_ns for entry in self.segments if entry.stream == stream and entry.manifest.rows]
+        times += [part.t_max_ns for (_, name), part in self.parts.items() if name == stream and len(part)]
+        if times:
+            self.citations.add(stream, t_start_ns, t_end_ns, now_ns=max(times), lsn=lsn)
 
     def set_info(self, info: StreamInfo) -> None:
         self.infos[info.stream] = info
@@ -137,9 +146,9 @@ class Store:
                 result.append(part.block())
         return result
 
-    def all_blocks(self) -> list[Block]:
+    def all_blocks(self) -> list[Any]:
         """Open parts, then segments, newest first: the order in which a record is most likely found."""
-        parts: list[Block] = [part.block() for _, part in sorted(self.parts.items()) if len(part)]
+        parts = [part.block() for _, part in sorted(self.parts.items()) if len(part)]
         return [*parts, *reversed(self.segments)]
 
     def usable(self, segment: Segment) -> bool:
@@ -248,6 +257,7 @@ class Store:
                 catalog.set_stream(name, self.sealed_lsn.get(name, 0), self.infos[name])
         catalog.set_drops(self.drops)
         catalog.set_pins(self.pins)
+        catalog.set_fact("citations", msgspec.msgpack.encode(self.citations))
         catalog.set_fact("lsn", str(max(self.lsn, lsn)).encode())
 
     def swap(
@@ -297,6 +307,7 @@ class Store:
             drops=self.drops,
             pins=self.pins,
             bank_states=self.bank_states,
+            citations=self.citations,
         )
         self.files.replace_file(self.directory / "checkpoint.bin", msgspec.msgpack.encode(state))
 

@@ -30,7 +30,7 @@ from streammem.spaces import Ragged
 
 def open_memory(directory: Path, **options: object) -> Memory:
     options.setdefault("config", small_config())
-    return streammem.memory.open(directory, **options, config=small_config())  # type: ignore[arg-type]
+    return streammem.memory.open(directory, **options)  # type: ignore[arg-type]
 
 
 def seqs(memory: Memory, stream: str = "cam") -> list[int]:
