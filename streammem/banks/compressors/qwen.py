@@ -148,7 +148,7 @@ class _Loaded:
         self._qwen: Any = Qwen2Model(Qwen2Config.from_dict(settings))
         self._embeddings: Any = self._qwen.get_input_embeddings()
         rows = state.get("model.embed_tokens.weight")
-        if rows is not None and rows.shape[0] != self._embeddings.weight.shape[0]:
+        if rows is not None and rows.shape[0] != self._qwen.config.vocab_size:
             self._embeddings = self._qwen.resize_token_embeddings(rows.shape[0])  # special tokens were added
         projector = _below(state, "model.mm_projector.mlp.")
         own = {k: v for k, v in _below(state, "model.").items() if not k.startswith(("mm_projector.", "vision_tower."))}
