@@ -45,6 +45,7 @@ HEIGHT = {
     "banks": 3,
     "recall": 4,
     "reason": 5,
+    "evaluation": 6,
     "health": 5,
     "memory": 5,
     "render": 5,
