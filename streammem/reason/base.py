@@ -96,7 +96,7 @@ class Budget(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(**found)
 
 
-class Spent(msgspec.Struct, omit_defaults=True):
+class Spent(msgspec.Struct):
     """What an answer has cost so far, in the budget's units. ``parse_failures`` of model replies are counted here."""
 
     calls: int = 0

@@ -20,7 +20,10 @@ WINDOW = 8
 """Captions of a coarse record: a tenth of a minute at one a second, near VideoLucy's 5 s for short videos."""
 WINDOWS = 3
 """Coarse records that are looked into (VideoLucy, sec. 2.2)."""
-TOP = 8
+TOP = 3
+OPTION = 0.5
+"""Weight of the option alone beside the question with the option. Chosen on the development data: the best 1, 2, 3, 5
+or 8 captions give 48.7, 48.9, 49.2, 48.5 and 48.0 % for a flat list; without the option alone it is 46.4 at 3."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +57,11 @@ class Chosen:
 Method = Callable[[Asked, Captioned], Chosen]
 
 
+def _support(asked: Asked, captions: np.ndarray) -> np.ndarray:
+    """How well these captions (n, d) support each option, (o,) float64."""
+    return option_scores(asked.joint, captions, top=TOP) + OPTION * option_scores(asked.options, captions, top=TOP)
+
+
 def blind(asked: Asked, video: Captioned) -> Chosen:
     """The option that resembles the question: no look at the video."""
     return Chosen(int(np.argmax(asked.options @ asked.question)), 0)
@@ -61,7 +69,7 @@ def blind(asked: Asked, video: Captioned) -> Chosen:
 
 def flat(asked: Asked, video: Captioned) -> Chosen:
     """All captions in one list."""
-    return Chosen(int(np.argmax(option_scores(asked.joint, video.vectors, top=TOP))), len(video.vectors))
+    return Chosen(int(np.argmax(_support(asked, video.vectors))), len(video.vectors))
 
 
 def _windows(video: Captioned) -> tuple[list[np.ndarray], np.ndarray]:
@@ -74,22 +82,26 @@ def _windows(video: Captioned) -> tuple[list[np.ndarray], np.ndarray]:
 
 def _inside(asked: Asked, video: Captioned, rows: Sequence[np.ndarray], chosen: Sequence[int]) -> Chosen:
     fine = np.concatenate([rows[at] for at in sorted(set(chosen))])
-    option = int(np.argmax(option_scores(asked.joint, video.vectors[fine], top=TOP)))
+    option = int(np.argmax(_support(asked, video.vectors[fine])))
     return Chosen(option, len(rows) + len(fine))
+
+
+def _best(asked: Asked, keys: np.ndarray) -> list[int]:
+    """Windows nearest to the question, or to it with any of its options."""
+    score = np.maximum(keys @ asked.question, (keys @ asked.joint.T).max(axis=1))
+    return np.argsort(-score, kind="stable")[:WINDOWS].tolist()
 
 
 def hierarchical(asked: Asked, video: Captioned) -> Chosen:
     """The windows nearest to the question, then the captions inside them."""
     rows, keys = _windows(video)
-    best = np.argsort(-(keys @ asked.question), kind="stable")[:WINDOWS]
-    return _inside(asked, video, rows, best.tolist())
+    return _inside(asked, video, rows, _best(asked, keys))
 
 
 def contiguous(asked: Asked, video: Captioned) -> Chosen:
     """... and the windows before and after each of them (EM-LLM's contiguity, VideoLucy's neighbours)."""
     rows, keys = _windows(video)
-    best = np.argsort(-(keys @ asked.question), kind="stable")[:WINDOWS].tolist()
-    near = [at + step for at in best for step in (-1, 0, 1) if 0 <= at + step < len(rows)]
+    near = [at + step for at in _best(asked, keys) for step in (-1, 0, 1) if 0 <= at + step < len(rows)]
     return _inside(asked, video, rows, near)
 
 
