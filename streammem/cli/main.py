@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "search": "the moments closest to a few words",
+        "tracks": "objects that were followed, when they were seen, and the frames kept of each",
         "timeline": "what happened, in 20 to 40 entries: a tree, or a picture with -o",
         "show": "a contact sheet of moments as a PNG",
         "map": "where things are: from above as a PNG, as a .ply, --where WORDS",

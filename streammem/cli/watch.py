@@ -29,6 +29,18 @@ def watch(
         float | None,
         typer.Option("--speed", metavar="N", help="Play a recording N times as fast as it was (1: real time)."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="[NAME=]WHERE[@S]",
+            help="Follow an object: x,y or x0,y0,x1,y1 or mask.png, in the frame at S seconds; may be repeated.",
+        ),
+    ] = None,
+    track_policy: Annotated[
+        str, typer.Option("--track-policy", help="Which frames of an object are kept.")
+    ] = "diverse",
+    track_fps: Annotated[float, typer.Option("--track-fps", min=0.1, max=240, help="Frames a second followed.")] = 10.0,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
     config: o.ConfigFile = None,
@@ -42,17 +54,26 @@ def watch(
     from streammem.cli.present import plain
     from streammem.cli.watched import ensure_watched
 
+    if track:
+        from streammem.cli.tracking import check_prompts, track_into
+        from streammem.errors import InputError
+
+        if to is not None or source.startswith("zmq+"):
+            raise InputError("--track follows objects into a memory's directory", hint="leave out --to")
+        check_prompts(track)
     if source.startswith("zmq+"):
         return _relay(source.removeprefix("zmq+"), to, settings, out, key=key)
     if to is not None:
         return _into_service(source, to, settings, out, memory=memory, key=key, rewatch=rewatch, speed=speed)
     place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch, speed=speed)
     report = facts.pop("report", None)
+    if track:
+        facts["tracked"] = track_into(source, place, track, settings, out, policy=track_policy, fps=track_fps)
     if json:
         watched = plain(report) | {"rate": report.rate, "shares": report.shares} if report is not None else None
         out.document({"memory": str(place), **facts, "watched": watched})
         return 0
-    if report is None or not report.frames:
+    if (report is None or not report.frames) and not track:
         out.note("already watched; nothing to do (--rewatch does it again)")
     out.line(str(place))
     return 0

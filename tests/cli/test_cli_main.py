@@ -24,7 +24,7 @@ def test_help_lists_the_commands_that_exist(run: Run) -> None:
     assert not done.err
     for name in COMMANDS:
         assert f"\n  {name} " in done.out
-    for later in ("export", "tracks", "map", "replay"):
+    for later in ("export", "replay"):
         assert f"\n  {later} " not in done.out
 
 

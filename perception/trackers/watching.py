@@ -1,0 +1,133 @@
+"""From a source into a memory, with objects followed: what ``streammem watch --track`` does after the ordinary watch.
+
+Every frame at the tracker's rate becomes an observation with one detection an object (``track`` is its name) and the
+part ``track_vectors``. Its session is a hash of prompts and settings and its number the frame's grid point: a second
+run of the same command writes nothing twice, and a run that was killed is simply made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from perception.frames import Frame, Source
+from perception.observing import stream_info, thumbnail
+from perception.sampling import FixedRate
+from perception.trackers.prompts import Prompt, prompt_mask
+from perception.trackers.propagation import PropagationSettings, PropagationTracker, Tracked
+from streammem.errors import InputError
+from streammem.model import Detection, Observation, Producer, StreamInfo
+
+NS = 1_000_000_000
+BATCH = 32
+THUMBNAIL_PX = 320
+VECTORS = "track_vectors"
+
+
+class Sink(Protocol):
+    """What is needed of a memory."""
+
+    def write(self, observations: list[Observation], *, durable: bool = True) -> Any: ...
+    def set_stream(self, info: StreamInfo) -> None: ...
+
+
+@dataclass(slots=True)
+class TrackReport:
+    """``frames`` looked at; ``seen`` frames in which each object was visible; ``dropped`` frames by reason."""
+
+    session: str
+    frames: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    media_ns: int = 0
+    ram_bytes: int = 0
+
+
+def track_source(
+    source: Source,
+    sink: Sink,
+    prompts: list[Prompt],
+    *,
+    fps: float = 10.0,
+    settings: PropagationSettings | None = None,
+    tracker: PropagationTracker | None = None,
+    progress: Callable[[TrackReport], None] | None = None,
+) -> TrackReport:
+    """Follow the objects of ``prompts`` through a source. Raises InputError where a prompt's moment never came."""
+    chosen = settings or PropagationSettings()
+    tracker = tracker or PropagationTracker(chosen)
+    facts = (sorted(prompt.identity for prompt in prompts), fps, repr(chosen), source.info.stream)
+    session = "track-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    report = TrackReport(session)
+    producer = Producer("perception.trackers.propagation", "efficientnet-lite0", chosen.policy, session[6:])
+    sink.set_stream(stream_info(source.info))
+    waiting, batch = list(prompts), []
+    last_picture = -NS
+    for frame in _frames(source, fps):
+        due = [prompt for prompt in waiting if frame.media_ns >= prompt.at_s * NS]
+        waiting = [prompt for prompt in waiting if prompt not in due]
+        masks = {prompt.name: prompt_mask(frame.image, prompt) for prompt in due}
+        if not tracker.objects and not masks:
+            continue
+        tracked = tracker.step(frame.image, t=frame.index, t_ns=frame.capture_ns, prompts=masks)
+        report.frames += 1
+        report.media_ns = frame.media_ns
+        if tracked.refused:
+            continue
+        picture = bool(masks) or frame.media_ns - last_picture >= NS or _kept(tracker, tracked)
+        last_picture = frame.media_ns if picture else last_picture
+        batch.append(_observation(frame, tracked, source.info.stream, session, producer, picture=picture))
+        for name in tracked.masks:
+            report.seen[name] = report.seen.get(name, 0) + 1
+        if len(batch) >= BATCH:
+            sink.write(batch)
+            batch = []
+            report.ram_bytes = tracker.ram_bytes()
+            if progress is not None:
+                progress(report)
+    if batch:
+        sink.write(batch)
+    if waiting:
+        raise InputError(f"the source ends before {waiting[0].at_s:g} s, where {waiting[0].name!r} is", hint="@SECONDS")
+    report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
+    return report
+
+
+def _frames(source: Source, fps: float) -> Iterator[Frame]:
+    yield from source.frames(0, FixedRate(fps))
+
+
+def _kept(tracker: PropagationTracker, tracked: Tracked) -> bool:
+    """Whether an object's memory took this frame for good: it deserves a picture."""
+    return any(
+        change.t == tracked.t and change.role == "long" and change.action == "add"
+        for name in tracked.records
+        for change in tracker.memory(name).audit()[-4:]
+    )
+
+
+def _observation(
+    frame: Frame, tracked: Tracked, stream: str, session: str, producer: Producer, *, picture: bool
+) -> Observation:
+    seen = [record for _, record in sorted(tracked.records.items()) if record.visible and record.box is not None]
+    vectors = [record.desc_obj for record in seen if record.desc_obj is not None]
+    return Observation(
+        stream=stream,
+        session=session,
+        seq=frame.index,
+        capture_ns=frame.capture_ns,
+        media_ns=frame.media_ns,
+        detections=tuple(
+            Detection("object" if record.obj.isdigit() else record.obj, record.pred_iou, record.box, record.obj)
+            for record in seen
+            if record.box is not None
+        ),
+        parts={VECTORS: np.stack(vectors).astype(np.float16)} if vectors else {},
+        thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
+        stats={"cut": float(tracked.cut)},
+        producer=producer,
+    )
