@@ -13,6 +13,7 @@ Answers come from a process of a newer Python: one JSON object a line, ``{"quest
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import select
@@ -51,9 +52,10 @@ class AnswerProcess:
 
     def ask(self, request: Mapping[str, Any]) -> list[int] | None:
         """Frame indices, or None where there is no readable answer in time."""
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
             self._process.stdin.flush()
             line = self._line(time.monotonic() + self._timeout_s)
@@ -77,8 +79,9 @@ class AnswerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process.stdin.close()
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):  # what was not taken by the dead is flushed to nobody
+                    pipe.close()
             self._process = None
 
 
