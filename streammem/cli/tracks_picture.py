@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streammem.render import Colour, FrameAt
 
 WIDTH, MARGIN = 1600, 40
-TILE, TILE_HEIGHT, GAP = 210, 158, 14
+TILE, TILE_HEIGHT, GAP = 205, 154, 14
 MOST_ROWS, MOST_TILES = 12, 7
 COLOURS: tuple[Colour, ...] = (
     (38, 98, 168),
@@ -46,7 +46,12 @@ def draw_tracks(
     span = f"{format_time(start, clock, 0)} to {format_time(end, clock, 0)}"
     parts = [
         text_block(f"Tracks of {title}", inner, 38, INK, weight=650),
-        text_block(f"{len(shown)} objects{more} · {span} · below each line the frames that are kept", inner, 20, GREY),
+        text_block(
+            f"{_counted(len(shown), 'object', 'objects')}{more} · {span} · below each line the frames that are kept",
+            inner,
+            20,
+            GREY,
+        ),
         blank(16, inner),
     ]
     for number, one in enumerate(shown):
@@ -56,6 +61,10 @@ def draw_tracks(
     sheet = blank(body.shape[0] + 2 * MARGIN, WIDTH)
     sheet[MARGIN : MARGIN + body.shape[0], MARGIN : MARGIN + inner] = body
     return sheet
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def _row(
@@ -70,7 +79,8 @@ def _row(
 ) -> np.ndarray:
     clock = clock_of(one["stream"])
     name = one["label"] if one["label"] == one["track"] else f"{one['label']} {one['track']}"
-    words = f"{name} · {one['frames']} frames in {len(one['intervals'])} stretches · {one['bytes'] / 1e3:.0f} KB"
+    stretches = _counted(len(one["intervals"]), "stretch", "stretches")
+    words = f"{name} · {_counted(one['frames'], 'frame', 'frames')} in {stretches} · {one['bytes'] / 1e3:.0f} KB"
     head = text_block(words, width, 24, INK, weight=600)
     bar = blank(34, width)
     cv2.rectangle(bar, (0, 12), (width - 1, 20), (226, 224, 218), -1)

@@ -145,7 +145,8 @@ def mask_box(mask: np.ndarray) -> Box | None:
     if not len(rows):
         return None
     height, width = mask.shape
-    return (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+    x0, y0, x1, y1 = (int(edge) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return (x0 / width, y0 / height, x1 / width, y1 / height)
 
 
 _ARRAYS = ("desc_map", "desc_obj", "desc_back")
