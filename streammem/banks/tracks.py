@@ -13,7 +13,6 @@ was, not by how it looked.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -23,100 +22,29 @@ from streammem.banks.base import Bank, Question, Reader, Recall
 from streammem.banks.policies import FrameMemory, FrameRecord
 from streammem.banks.policies.composite import Composite
 from streammem.banks.policies.smart import NonRedundant
+from streammem.banks.track_records import (
+    AuditLine,
+    Interval,
+    KeptFrame,
+    Stream,
+    Track,
+    TrackInfo,
+    TracksSize,
+    label_of,
+    lengthen,
+    merge_closest,
+)
 from streammem.config import TracksConfig
 from streammem.errors import CorruptData, QueryError
-from streammem.model import Box, Detection, Label, Record, record_id
+from streammem.model import Detection, Label, Record, record_id
 
 VECTORS = "track_vectors"
 LONGEST_VECTOR = 256
 """Numbers of a descriptor that are kept; a re-identification vector has 128 to 512."""
-PATH = 64
-INTERVALS = 32
 LABELS = 4
 AUDIT = 48
 OVERHEAD = 600
 """RAM of a track's own objects besides its frames, path and intervals."""
-
-
-class Interval(msgspec.Struct, array_like=True):
-    """A stretch of being seen, both ends included; ``frames`` times, best score ``score``."""
-
-    t_start_ns: int
-    t_end_ns: int
-    frames: int
-    score: float
-
-
-class KeptFrame(msgspec.Struct, frozen=True):
-    """A frame kept of an object: the moment ``record_id`` at ``t_ns``, the object in ``box``."""
-
-    record_id: int
-    t_ns: int
-    box: Box | None
-    role: str
-    score: float
-
-
-class TrackInfo(msgspec.Struct, frozen=True):
-    """One object. ``intervals`` oldest first (close ones were merged where there were too many); ``bytes`` is RAM."""
-
-    stream: str
-    track: str
-    label: str
-    frames: int
-    first_ns: int
-    last_ns: int
-    last_box: Box
-    intervals: tuple[Interval, ...]
-    kept: tuple[KeptFrame, ...]
-    bytes: int
-    path: tuple[tuple[int, float, float, float, float], ...] = ()
-    open: bool = False
-
-
-class AuditLine(msgspec.Struct, frozen=True):
-    """What became of a frame of an object, and why."""
-
-    t_ns: int
-    record_id: int
-    action: str
-    role: str
-    reason: str
-
-
-class TracksSize(msgspec.Struct, frozen=True):
-    """RAM of the tracks of a stream. ``most_bytes`` is the largest object's, ``dropped`` objects pushed out."""
-
-    stream: str
-    objects: int
-    bytes: int
-    most_bytes: int
-    dropped: int
-    late: int
-
-
-class _Track(msgspec.Struct, omit_defaults=True):
-    name: str
-    session: str
-    memory: bytes = b""
-    n: int = 0
-    last_ns: int = 0
-    box: Box = (0.0, 0.0, 0.0, 0.0)
-    labels: dict[str, int] = {}
-    intervals: list[Interval] = []
-    path: list[tuple[int, float, float, float, float]] = []
-    step: int = 1
-    open: bool = True
-    moments: dict[int, tuple[int, int]] = {}
-    """Frame number -> (record id, capture time) of the frames that are kept or in the audit."""
-
-
-class _Stream(msgspec.Struct):
-    tracks: dict[str, _Track] = {}
-    now_ns: int = -(2**63)
-    seq: int = 0
-    dropped: int = 0
-    late: int = 0
 
 
 def configured(config: TracksConfig) -> list[Bank]:
@@ -131,7 +59,7 @@ class TracksBank:
 
     def __init__(self, config: TracksConfig) -> None:
         self._config = config
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self._memories: dict[tuple[str, str], FrameMemory] = {}
 
     # taking in
@@ -142,7 +70,7 @@ class TracksBank:
         if stream is None and not seen:
             return ()
         if stream is None:
-            stream = self._streams[record.stream] = _Stream()
+            stream = self._streams[record.stream] = Stream()
         stream.now_ns = max(stream.now_ns, record.t_end_ns)
         made = self._close_old(record.stream, stream, {one.track for one in seen}, record.t_start_ns)
         vectors = record.arrays.get(VECTORS)
@@ -154,14 +82,14 @@ class TracksBank:
         return made
 
     def _see(
-        self, record: Record, stream: _Stream, detection: Detection, vector: np.ndarray | None, made: list[Record]
+        self, record: Record, stream: Stream, detection: Detection, vector: np.ndarray | None, made: list[Record]
     ) -> None:
         name, t_ns = detection.track or "", record.t_start_ns
         track = stream.tracks.get(name)
         if track is None:
             if len(stream.tracks) >= self._config.max_objects:
                 self._push_out(record.stream, stream, made)
-            track = stream.tracks[name] = _Track(name, record.session, labels={}, intervals=[], path=[], moments={})
+            track = stream.tracks[name] = Track(name, record.session, labels={}, intervals=[], path=[], moments={})
             self._memories[record.stream, name] = self._new_memory(name)
         elif t_ns <= track.last_ns:
             stream.late += 1
@@ -170,7 +98,7 @@ class TracksBank:
         fresh = not track.intervals or not track.open
         if fresh:
             track.intervals.append(Interval(t_ns, t_ns, 0, 0.0))
-            _merge_closest(track.intervals)
+            merge_closest(track.intervals)
         track.open = True
         current = track.intervals[-1]
         current.t_end_ns, current.frames = t_ns, current.frames + 1
@@ -179,10 +107,10 @@ class TracksBank:
         track.labels[detection.label] = track.labels.get(detection.label, 0) + 1
         if len(track.labels) > LABELS:
             del track.labels[min(track.labels, key=lambda label: (track.labels[label], label))]
-        _lengthen(track, t_ns, detection.box)
+        lengthen(track, t_ns, detection.box)
         self._offer(record, track, detection, vector)
 
-    def _offer(self, record: Record, track: _Track, detection: Detection, vector: np.ndarray | None) -> None:
+    def _offer(self, record: Record, track: Track, detection: Detection, vector: np.ndarray | None) -> None:
         memory = self._memories[record.stream, track.name]
         x0, y0, x1, y1 = detection.box
         if vector is None:
@@ -209,7 +137,7 @@ class TracksBank:
         long = NonRedundant(keeps=self._config.frames, duplicate=self._config.duplicate)
         return FrameMemory(Composite(long=long, name="tracks"), obj=name, audit=AUDIT)
 
-    def _close_old(self, name: str, stream: _Stream, seen: set[str | None], now_ns: int) -> list[Record]:
+    def _close_old(self, name: str, stream: Stream, seen: set[str | None], now_ns: int) -> list[Record]:
         gap = int(self._config.gap_seconds * 1e9)
         made = []
         for track in stream.tracks.values():
@@ -217,7 +145,7 @@ class TracksBank:
                 made.append(self._closed(name, stream, track))
         return made
 
-    def _closed(self, name: str, stream: _Stream, track: _Track) -> Record:
+    def _closed(self, name: str, stream: Stream, track: Track) -> Record:
         """The stretch that ended, as a record; its parents are the kept frames that lie in it."""
         track.open = False
         last = track.intervals[-1]
@@ -236,11 +164,11 @@ class TracksBank:
             count=last.frames,
             confidence=min(1.0, last.score),
             parents=tuple(parents),
-            labels=(Label(_label(track), min(1.0, last.score)),),
-            detections=(Detection(_label(track), min(1.0, last.score), track.box, track.name),),
+            labels=(Label(label_of(track), min(1.0, last.score)),),
+            detections=(Detection(label_of(track), min(1.0, last.score), track.box, track.name),),
         )
 
-    def _push_out(self, name: str, stream: _Stream, made: list[Record]) -> None:
+    def _push_out(self, name: str, stream: Stream, made: list[Record]) -> None:
         """The object that was seen longest ago makes room; what was sealed of it stays."""
         oldest = min(stream.tracks.values(), key=lambda track: (track.last_ns, track.name))
         if oldest.open:
@@ -267,7 +195,7 @@ class TracksBank:
             self._info(name, track)
             for name, stream in self._chosen(streams)
             for track in stream.tracks.values()
-            if not label or _label(track).lower() == label.lower()
+            if not label or label_of(track).lower() == label.lower()
         ]
         return sorted(found, key=lambda info: (-info.last_ns, info.stream, info.track))[: max(0, limit)]
 
@@ -287,7 +215,7 @@ class TracksBank:
         found = set()
         for name, stream in self._chosen(streams):
             for one in stream.tracks.values():
-                if one.name == track or (label and _label(one).lower() == label.lower()):
+                if one.name == track or (label and label_of(one).lower() == label.lower()):
                     found |= {(name, one.name, part.t_start_ns, part.t_end_ns) for part in one.intervals}
         known = {(name, one) for name, one, _, _ in found}
         for block in reader.blocks(self.name, streams):
@@ -319,10 +247,10 @@ class TracksBank:
             sizes.append(TracksSize(name, len(each), sum(each), max(each, default=0), stream.dropped, stream.late))
         return sizes
 
-    def _chosen(self, streams: Sequence[str] | None) -> list[tuple[str, _Stream]]:
+    def _chosen(self, streams: Sequence[str] | None) -> list[tuple[str, Stream]]:
         return [(name, stream) for name, stream in sorted(self._streams.items()) if streams is None or name in streams]
 
-    def _named(self, streams: Sequence[str] | None, track: str) -> list[tuple[str, _Track]]:
+    def _named(self, streams: Sequence[str] | None, track: str) -> list[tuple[str, Track]]:
         found = [(name, stream.tracks[track]) for name, stream in self._chosen(streams) if track in stream.tracks]
         if not found:
             raise self._unknown(streams, track)
@@ -332,7 +260,7 @@ class TracksBank:
         names = sorted(one for _, stream in self._chosen(streams) for one in stream.tracks)
         return QueryError(f"there is no track {track!r}", hint=f"known: {', '.join(names[:20]) or 'none'}")
 
-    def _info(self, name: str, track: _Track, *, path: bool = False) -> TrackInfo:
+    def _info(self, name: str, track: Track, *, path: bool = False) -> TrackInfo:
         held = sorted(self._memories[name, track.name].held().items())
         kept = []
         for n, (role, frame) in held:
@@ -341,7 +269,7 @@ class TracksBank:
         return TrackInfo(
             stream=name,
             track=track.name,
-            label=_label(track),
+            label=label_of(track),
             frames=sum(part.frames for part in track.intervals),
             first_ns=track.intervals[0].t_start_ns,
             last_ns=track.last_ns,
@@ -367,7 +295,7 @@ class TracksBank:
         if not state:
             return
         try:
-            found = msgspec.msgpack.decode(state, type=_Stream)
+            found = msgspec.msgpack.decode(state, type=Stream)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise CorruptData(f"the saved tracks of {stream!r} can't be read: {error}") from error
         memories = {}
@@ -383,7 +311,7 @@ class TracksBank:
             self._bytes(name, track) for name, stream in self._streams.items() for track in stream.tracks.values()
         )
 
-    def _bytes(self, name: str, track: _Track) -> int:
+    def _bytes(self, name: str, track: Track) -> int:
         lists = 120 * len(track.intervals) + 160 * len(track.path) + 180 * len(track.moments)
         return OVERHEAD + lists + self._memories[name, track.name].ram_bytes
 
@@ -410,7 +338,7 @@ class TracksBank:
             del self._streams[stream]
         return gone
 
-    def _forget_frames(self, stream: str, track: _Track, inside: set[int], between: tuple[int, int]) -> None:
+    def _forget_frames(self, stream: str, track: Track, inside: set[int], between: tuple[int, int]) -> None:
         """What was learnt from the forgotten stretch goes; an object without its first frame starts from the next."""
         old = self._memories[stream, track.name]
         frames = [frame for _, (_, frame) in sorted(old.held().items()) if not between[0] <= frame.t_ns <= between[1]]
@@ -426,31 +354,6 @@ class TracksBank:
 
     def digest(self, stream: str) -> bytes:
         return hashlib.blake2b(self.state(stream), digest_size=16).digest() if stream in self._streams else b""
-
-
-def _label(track: _Track) -> str:
-    return max(sorted(track.labels), key=lambda label: track.labels[label], default="")
-
-
-def _merge_closest(intervals: list[Interval]) -> None:
-    """Over the cap the two neighbours with the shortest gap become one: when it was seen blurs, that it was stays."""
-    if len(intervals) <= INTERVALS:
-        return
-    gaps = [later.t_start_ns - earlier.t_end_ns for earlier, later in itertools.pairwise(intervals)]
-    at = int(np.argmin(gaps[:-1]))  # the newest stays apart: it is being written
-    first, second = intervals[at], intervals.pop(at + 1)
-    first.t_end_ns = second.t_end_ns
-    first.frames += second.frames
-    first.score = max(first.score, second.score)
-
-
-def _lengthen(track: _Track, t_ns: int, box: Box) -> None:
-    """One point every ``step`` frames; when there are too many, every second one goes and the step doubles."""
-    if (track.n - 1) % track.step == 0:
-        track.path.append((t_ns, *box))
-    if len(track.path) > PATH:
-        track.path = track.path[::2]
-        track.step *= 2
 
 
 __all__ = ["AuditLine", "Interval", "KeptFrame", "TrackInfo", "TracksBank", "TracksSize"]
