@@ -82,7 +82,7 @@ values = st.sampled_from("abc")
 drawn = st.lists(st.tuples(st.integers(0, 300), values, st.sampled_from([0.3, 0.6, 0.8, 1.0])), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(drawn, st.data())
 def test_order_of_arrival_changes_nothing_within_the_window(
     rows: list[tuple[int, str, float]], data: st.DataObject
@@ -98,7 +98,7 @@ def test_order_of_arrival_changes_nothing_within_the_window(
     assert shuffled.late == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), values), max_size=60), st.integers(0, 10_000))
 def test_certain_statements_are_what_was_said_last(rows: list[tuple[int, str]], t: int) -> None:
     """B5: value at past time t, latest value; nothing is overwritten."""
@@ -107,7 +107,7 @@ def test_certain_statements_are_what_was_said_last(rows: list[tuple[int, str]], 
     assert value_at(history_of(ordered), t * SECOND) == (expected[-1] if expected else None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(drawn, st.integers(0, 30), st.integers(0, 30))
 def test_forgetting_leaves_nothing_of_the_interval(rows: list[tuple[int, str, float]], one: int, two: int) -> None:
     lo, hi = sorted((one * SECOND, two * SECOND))
@@ -137,7 +137,7 @@ def test_a_statement_from_long_before_splits_what_it_contradicts() -> None:
     assert sum(run.n for run in history.settled(SETTLE)[0]) == 7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True), st.randoms())
 def test_sightings_are_the_union_whatever_the_order(times: list[int], rng: object) -> None:
     gap = 3
