@@ -129,7 +129,7 @@ def test_offline_rows_come_back(experience: Experience, asked: list[Question], t
         if short.answer != [[-1]]:
             for goal, small in zip(long.answer, short.answer, strict=True):
                 assert {kept[i] for i in small} <= set(goal)
-    with pytest.raises(SourceNotFound, match="hf download yali30/findingdory-subsampled-96 videos.zip"):
+    with pytest.raises(SourceNotFound, match=r"hf download yali30/findingdory-subsampled-96 videos.zip"):
         few.video(few.rows[0])
     (tmp_path / "few" / "videos" / "val").mkdir(parents=True)
     (tmp_path / "few" / "videos" / "val" / "ep_1.mp4").write_bytes(b"x")
