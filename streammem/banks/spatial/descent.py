@@ -41,7 +41,7 @@ def slabs(
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The slab test of a ray (``toward`` of length 1): boxes -> which are met within ``longest_m``, and the metres to
     where each is entered (Kay and Kajiya 1986)."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         inverse = 1.0 / toward
 
     def test(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

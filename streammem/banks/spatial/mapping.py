@@ -13,6 +13,9 @@ from streammem.config import SpatialConfig
 from streammem.model import Pose, Record
 
 _LEVELS = 9
+LOOK_EVERY = 2
+"""Free space is looked for in every second moment with depth, which then counts for two: it costs as much as the
+points."""
 MARGIN = 1.5
 """A leaf is looked through when what is behind it is so many voxels further away."""
 
@@ -42,7 +45,7 @@ def add(submap: Submap, record: Record, pose: Pose, seen: Points, config: Spatia
             rows = rows[tree.occupied[rows]]
             surface = tree.surface(rows)
             through = seeing.seen_through(surface, depth, camera, pose, MARGIN * config.voxel_m)
-            submap.tree.look_at(surface[through], t_ns)
+            submap.tree.look_at(surface[through], t_ns, LOOK_EVERY)
         spacing = submap.free.voxel_m
         submap.free.look_at(seeing.free_points(depth, camera, pose, spacing_m=spacing, farthest_m=reach), t_ns)
     submap.tree.insert(seen.xyz, t_ns, record.record_id, seen.rgb)

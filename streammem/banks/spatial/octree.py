@@ -179,13 +179,14 @@ class Octree:
         looked = self.column("looked_ns")
         looked[rows] = np.maximum(looked[rows], t_ns)
 
-    def look_at(self, points_m: np.ndarray, t_ns: int) -> None:
-        """As ``look_through`` for places (n, 3) that may not be leaves yet: they become leaves without a hit."""
+    def look_at(self, points_m: np.ndarray, t_ns: int, looks: int = 1) -> None:
+        """As ``look_through`` for places (n, 3) that may not be leaves yet: they become leaves without a hit. ``looks``
+        is how many frames this one stands for."""
         if not len(points_m):
             return
         self._admit(points_m.min(axis=0), points_m.max(axis=0))
         codes = np.unique(self.code_of(points_m))
-        self._merge(codes, {"shift": np.full(len(codes), MISS, np.int16)}, NEVER, NEVER, t_ns, 0, 0)
+        self._merge(codes, {"shift": np.full(len(codes), MISS * looks, np.int16)}, NEVER, NEVER, t_ns, 0, 0)
 
     def decay(self, now_ns: int, half_life_ns: int) -> None:
         """Let what wasn't looked at be believed less: log odds halve every ``half_life_ns`` since the last look."""

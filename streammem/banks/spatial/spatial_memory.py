@@ -17,6 +17,9 @@ from streammem.banks.spatial.versions import TIMES
 from streammem.config import SpatialConfig
 from streammem.model import Record
 
+FULL = 0.9
+"""Share of the cap at which old submaps are coarsened: the open submap grows until the next look at the bytes."""
+
 
 class SpatialBank:
     """One :class:`StreamMap` a stream, made by its first pose."""
@@ -42,7 +45,9 @@ class SpatialBank:
         """Coarsen the oldest of the finest submaps of the largest map, until all fit. Labels stay."""
         if not self.cap_bytes:
             return
-        while self.ram_bytes() > self.cap_bytes:
+        for each in self.maps.values():
+            each.drop_views()
+        while self.ram_bytes() > FULL * self.cap_bytes:
             candidates = [each for each in self.maps.values() if each.can_coarsen(COARSEST)]
             if not candidates:
                 return

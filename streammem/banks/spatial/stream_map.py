@@ -34,8 +34,6 @@ SUBMAP_NS = 60 * 10**9
 SUBMAP_M = 6.0
 """A submap is closed at so many moments, leaves, so much time, or so far from its beginning: its state is saved with
 every seal, and a correction moves it as one piece."""
-LOOK_EVERY = 4
-"""Free space is looked for in every fourth moment with depth: it costs as much as the points."""
 COARSEST = 4
 SPOT_M = 0.5
 """The short-term memory holds one entry for each cube of this side that the camera was in."""
@@ -121,7 +119,7 @@ class StreamMap:
             points = mapping.points(record, pose, self.config)
             if points is not None:
                 self.depths += 1
-                base = self.base(pose.frame_id)[0] if self.depths % LOOK_EVERY == 1 else None
+                base = self.base(pose.frame_id)[0] if self.depths % mapping.LOOK_EVERY == 1 else None
                 mapping.add(submap, record, pose, points, self.config, base)
                 used = len(points.xyz) > 0
             mapping.sight(submap, record, pose, points, self.config)
@@ -200,6 +198,10 @@ class StreamMap:
         self._base.clear()
         self._view.clear()
         self.topology = self._joiner().topology(self._chosen(self.frame_id, None, None))
+
+    def drop_views(self) -> None:
+        """Free what questions had made."""
+        self._view.clear()
 
     def can_coarsen(self, coarsest: int) -> bool:
         """Whether a closed submap has leaves that may be made larger, ``2**coarsest`` times the side at most."""
@@ -344,6 +346,8 @@ class StreamMap:
     def nbytes(self) -> int:
         """RAM: submaps, what is made of them, and views that were asked for."""
         trees = sum(tree.nbytes + free.nbytes for tree, free in self._base.values())
+        # What will be made again at the next look counts already: at most the sum of its parts.
+        trees += sum(each.tree.nbytes + each.free.nbytes for each in self.closed if each.frame_id not in self._base)
         views = sum(view.tree.nbytes + view.free.nbytes + view.topology.nbytes for view in self._view.values())
         graph = 0 if self.topology is None else self.topology.nbytes
         return sum(submap.nbytes for submap in self._all()) + trees + views + graph + self.short.ram_bytes()

@@ -14,6 +14,7 @@ SAME_M = 0.5
 """Sightings of one name this near to the mean of the others are one thing."""
 GONE = 0.3
 """A thing is gone when less than this share of its leaves is still occupied."""
+CORE = 0.5
 _WORD = re.compile(r"[^\W_]+")
 _FILLER = frozenset("a an the my our your his her their of in on at is are was were where some any".split())
 
@@ -73,7 +74,8 @@ def presence(tree: Octree, cluster: Cluster) -> tuple[str, int | None]:
     if not cluster.placed:
         return "unknown", None
     labelled, _ = tree.labels.rows(cluster.label)
-    near = tree.radius(cluster.point_m, max(cluster.radius_m, 2 * tree.voxel_m))
+    # The middle of what was seen: at its edge are leaves of what it stands on, and they stay.
+    near = tree.radius(cluster.point_m, max(CORE * cluster.radius_m, 1.5 * tree.voxel_m))
     rows = np.intersect1d(labelled, near)
     if not len(rows):
         return "unknown", None
