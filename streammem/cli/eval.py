@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import typer.core
 
 EVALS: dict[str, str] = {
+    "videoqa": "questions about videos: nine benchmarks' files, strict and official scores, honest baselines",
     "tracking": "masks (J, F, J&F) of the tracker by memory policy, on folders of frames and masks",
 }
 """Name and one line of each evaluation."""
