@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 
 from streammem.banks.policies.base import MemoryPolicy, Summary
 from streammem.banks.policies.record import CONDITIONING, Change, FrameRecord, Hypothesis, Read, Role
@@ -57,7 +58,8 @@ class FrameMemory:
             raise InputError(
                 f"the prompt of object {self.obj!r} is empty", hint="give a mask or box inside the picture"
             )
-        changes = self._guarded(lambda: self.policy.start(record), record.t)
+        known = self._comparable(record)
+        changes = self._guarded(lambda: self.policy.start(known), record.t)
         self.last = record.t if self.last is None else max(self.last, record.t)
         return changes
 
@@ -83,7 +85,8 @@ class FrameMemory:
         self.last = record.t
         if record.is_prompt:
             record = replace(record, is_prompt=False)  # prompts go through start
-        return self._guarded(lambda: self.policy.observe(record), record.t)
+        known = self._comparable(record)
+        return self._guarded(lambda: self.policy.observe(known), record.t)
 
     def select(self, t: int) -> list[Read]:
         """What to read for frame ``t``."""
@@ -174,6 +177,20 @@ class FrameMemory:
         change = Change(record.t, "refuse", "recent", reason, self.last)
         self._note(change)
         return [change]
+
+    def _comparable(self, record: FrameRecord) -> FrameRecord:
+        """Without descriptors of another shape than those held: a tracker that changes its features mid-stream can't
+        be compared with itself. Counted; non-finite descriptors too."""
+        held = [one for _, one in self.policy.held().values()]
+        for name in ("desc_map", "desc_obj", "desc_back"):
+            new = getattr(record, name)
+            if new is None:
+                continue
+            shape = next((getattr(one, name).shape for one in held if getattr(one, name) is not None), new.shape)
+            if new.shape != shape or not np.isfinite(new).all():
+                self.counts[f"refuse: {name} of another shape or not finite"] += 1
+                record = replace(record, **{name: None})
+        return record
 
     def _note(self, change: Change) -> None:
         # Numbers in a reason ("cosine 0.97") tell one line of the audit from another; counts go by the words before.
