@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EVALS: dict[str, str] = {
     "videoqa": "questions about videos: nine benchmarks' files, strict and official scores, honest baselines",
     "tracking": "masks (J, F, J&F) of the tracker by memory policy, on folders of frames and masks",
+    "findingdory": "a day in a house, asked about in 60 ways: procedural homes on this machine",
 }
 """Name and one line of each evaluation."""
 
