@@ -22,7 +22,7 @@ import numpy as np
 from streammem.banks.base import Question, Recall
 from streammem.banks.clip_questions import ClipQuestions, OpenClip
 from streammem.banks.compressors import Compressor, open_compressor
-from streammem.banks.segmentation import CosineSegmenter, Segmenter, SurpriseRule, SurpriseSegmenter
+from streammem.banks.segmentation import CosineSegmenter, Segmenter, SurpriseRule, SurpriseSegmenter, decode_state
 from streammem.banks.summaries import medoids, merged_labels, unit_mean
 from streammem.config import ClipsConfig
 from streammem.errors import CorruptData
@@ -185,10 +185,7 @@ class ClipsBank(ClipQuestions):
         self._made.pop(stream, None)
         if not state:
             return
-        try:
-            read = msgspec.msgpack.decode(state, type=_State)
-        except msgspec.DecodeError as error:
-            raise CorruptData(f"the saved open clip of {stream!r} can't be read: {error}") from error
+        read = decode_state(state, _State, f"the saved open clip of {stream!r}")
         if any(len(frame.tokens) != 2 * read.shape[0] * read.shape[1] for frame in read.frames):
             raise CorruptData(f"the saved open clip of {stream!r} contradicts itself")
         held = _Open(self._segmenter())

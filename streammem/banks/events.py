@@ -20,11 +20,11 @@ import numpy as np
 
 from streammem.banks.base import Between, Question, Reader, Recall
 from streammem.banks.contiguity import Contiguous, recall_with_neighbours
-from streammem.banks.segmentation import SurpriseRule, SurpriseSegmenter
+from streammem.banks.segmentation import SurpriseRule, SurpriseSegmenter, decode_state
 from streammem.banks.summaries import medoids, merged_labels, merged_texts, unit_mean
 from streammem.banks.two_stage import Staged, search_staged
 from streammem.config import EventsConfig
-from streammem.errors import CorruptData, QueryError
+from streammem.errors import QueryError
 from streammem.model import Label, Pose, Producer, Record, Speech, TextSpan, record_id, show_id
 
 NS = 1_000_000_000
@@ -201,10 +201,7 @@ class EventsBank:
         self._open.pop(stream, None)
         if not state:
             return
-        try:
-            read = msgspec.msgpack.decode(state, type=_State)
-        except msgspec.DecodeError as error:
-            raise CorruptData(f"the saved open event of {stream!r} can't be read: {error}") from error
+        read = decode_state(state, _State, f"the saved open event of {stream!r}")
         held = _Open(self.rule)
         held.segmenter.load(read.segmenter)
         held.members, held.session = read.members, read.session

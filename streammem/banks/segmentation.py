@@ -34,6 +34,8 @@ ROUNDING = 2e-3
 """What float16 vectors alone make of equal surprises (5e-4 each): a window without spread must not fire on it."""
 MAD_TO_STD = 1.4826
 """Of a normal distribution: with it, both thresholds mean the same gamma."""
+VERSION = 1
+"""Of saved states."""
 T = TypeVar("T")
 
 
@@ -295,7 +297,7 @@ class FixedSegmenter:
         return done
 
     def keep(self, mask: Sequence[bool]) -> None:
-        self._frames = sum(mask)
+        self._frames = sum(mask)  # where it ends stays as it was: a window of time
 
     def state(self) -> bytes:
         return msgspec.msgpack.encode((self._frames, self._start_ns))
@@ -314,7 +316,18 @@ def _unit16(vector: np.ndarray) -> np.ndarray:
 
 
 def _decode(state: bytes, kind: type[T]) -> T:
+    """A state as it was saved, by this version. Raises CorruptData."""
+    return decode_state(state, kind, "the state of a segmentation")
+
+
+def decode_state(state: bytes, kind: type[T], what: str) -> T:
+    """Read a saved state whose struct has a field ``version`` (or none). Raises CorruptData where it can't be read, or
+    a newer release wrote it."""
     try:
-        return msgspec.msgpack.decode(state, type=kind)
+        read = msgspec.msgpack.decode(state, type=kind)
     except msgspec.DecodeError as error:
-        raise CorruptData(f"the state of a segmentation can't be read: {error}") from error
+        raise CorruptData(f"{what} can't be read: {error}") from error
+    version = getattr(read, "version", VERSION)
+    if version != VERSION:
+        raise CorruptData(f"{what} has version {version}, this release reads {VERSION}", hint="use the newer release")
+    return read

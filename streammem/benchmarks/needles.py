@@ -1,6 +1,6 @@
 """Is a small thing that was there for three seconds found again in two hours, and at how many bytes?
 
-    streammem bench needles [--data DIR] [--cache DIR] [--hours 2] [--needles 48]
+    streammem bench needles [--data DIR] [--cache DIR] [--hours 2] [--needles 120]
 
 A stream at 1 frame/s: stretches of real recordings (half of them mirrored) one after the other until it is long enough.
 Needles: crops of 28 % of a side from recordings that are not in the stream (DAVIS), pasted into three frames in a row.
@@ -238,7 +238,7 @@ def main(arguments: list[str], as_json: bool = False) -> int:
     parser.add_argument("--data", type=Path, default=_recordings.DATA)
     parser.add_argument("--cache", type=Path, default=None, help="where encoded frames are kept")
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--needles", type=int, default=48)
+    parser.add_argument("--needles", type=int, default=120)
     parser.add_argument("--slots", type=int, nargs="+", default=[4, 16, 24])
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)

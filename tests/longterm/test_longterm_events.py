@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,12 +199,22 @@ def test_a_damaged_state_is_an_error_and_bytes_are_bounded() -> None:
     bank = EventsBank()
     with pytest.raises(CorruptData):
         bank.load("cam", b"\xc1\xc1", lambda number: None)
+    newer = msgspec.msgpack.decode(saved_state())
+    newer[0] = 2
+    with pytest.raises(CorruptData, match="version 2"):
+        bank.load("cam", msgspec.msgpack.encode(newer), lambda number: None)
     for one in moments(np.tile(scene_vectors([1], dim=384), (700, 1))):
         fast = replace(one, capture_ns=one.capture_ns // 1000, labels=(), texts=(), speech=())
         bank.observe(_as_record(fast))
     assert len(bank.state("cam")) < 0.6e6
     assert bank.ram_bytes() < 1.5e6
     assert show_id(record_id("events", "cam", "s", 0))
+
+
+def saved_state() -> bytes:
+    bank = EventsBank()
+    bank.observe(_as_record(moments(scene_vectors([1]))[0]))
+    return bank.state("cam")
 
 
 def _as_record(one: streammem.Observation) -> Record:

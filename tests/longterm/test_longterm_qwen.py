@@ -11,6 +11,7 @@ from streammem.banks.compressors import Compressor, open_compressor
 from streammem.errors import ModelUnavailable, ObservationError, QueryError
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow  # importing transformers takes longer than everything here
 from tiny_ground_qwen import POOL, RESOLUTION, VISION, WIDTH, save_tiny
 
 

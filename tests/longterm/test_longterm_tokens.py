@@ -77,7 +77,7 @@ def test_watched_tokens_become_clips(tmp_path: Path) -> None:
         clips=ClipsConfig(on=True, slots=16),
     )
     with streammem.memory.open(tmp_path, config=config) as memory:
-        watch(open_source("synthetic:shapes?seconds=24", config), memory, suite("stride16"), config)
+        watch(open_source("synthetic:shapes?seconds=10", config), memory, suite("stride16"), config)
         clips = memory.query("clips", "clips")
         assert sum(clip["frames"] for clip in clips) == memory.observation_count
         assert all(clip["slots"] == 16 * clip["frames"] and clip["width"] == 112 for clip in clips)

@@ -123,7 +123,8 @@ def test_recall_over_k_and_what_medoids_are_for(tmp_path: Path) -> None:
         replace(one, stats={"change": float(i % 30 == 0)}, texts=(), speech=(), thumbnail=None)
         for i, one in enumerate(moments(vectors))
     ]
-    with streammem.memory.open(tmp_path, config=Config(events=rule)) as memory:
+    made = small_config(seal_bytes=1 << 25).model_copy(update={"events": rule})
+    with streammem.memory.open(tmp_path, config=made) as memory:
         memory.write(written)
         curve: dict[bool, list[float]] = {True: [], False: []}
         for keys in curve:
