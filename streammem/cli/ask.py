@@ -96,6 +96,7 @@ def ask(
                 question=question,
                 reasoner=reasoner,
                 budget=budget,
+                target=target,
                 options=option or (),
                 between=span,
                 streams=stream,

@@ -8,6 +8,7 @@ can't be met. The memory that is asked about stays as it is. ``forget`` reaches 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -40,9 +41,13 @@ CACHE_BYTES = 512 << 20
 class SecondLook(Frames):
     """Implements ``reason.base.Revisit``: a file is decoded again, a live stream answers from kept thumbnails."""
 
-    def __init__(self, opened: Opened, config: Config) -> None:
+    def __init__(self, opened: Opened, config: Config, target: str = "") -> None:
+        """``target``: what was named now. A file's memory is found by content, under whatever name it was watched."""
         super().__init__(opened, config)
         self._memory: Any = opened.memory
+        if os.path.isfile(target):
+            # Whether it is the very same recording is checked by its hash before a frame is shown.
+            self._moved = dict.fromkeys(self._infos, target)
 
     def frames_of(self, stream: str, t_start_ns: int, t_end_ns: int, fps: float, limit: int) -> list[Frame] | None:
         """The source's frames of the stretch, at most ``limit``, evenly chosen; None where the source is gone."""

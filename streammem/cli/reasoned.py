@@ -31,6 +31,7 @@ def reason(
     question: str,
     reasoner: str,
     budget: str | None,
+    target: str = "",
     options: Sequence[str] = (),
     between: tuple[int, int] | None = None,
     streams: Sequence[str] | None = None,
@@ -62,7 +63,7 @@ def reason(
         k=settings.recall.k,
     )
     clock_of = clock_lookup(memory.streams())
-    revisit = SecondLook(opened, settings)
+    revisit = SecondLook(opened, settings, target)
     deepener = DenserWatch(opened, settings, revisit)
 
     def progress(step: Step) -> None:

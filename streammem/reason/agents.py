@@ -248,7 +248,7 @@ class EmbeddedAgents:
         found = find(view, phrase, k=4 * CLOSEST, between=task.between, streams=task.streams)
         purse.pay(records=found.rows)
         # A period of fewer than four rows says nothing that its neighbours don't.
-        least = max((4 * group.step_ns for group, _ in row_scores(found)), default=0)
+        least = max((2 * group.step_ns for group, _ in row_scores(found)), default=0)
         scope = max(scope_for(*bounds, LEAF_NS), scope_at_least(least, LEAF_NS))
         best: dict[Period, float] = {}
         for group, score in row_scores(found):
@@ -334,7 +334,7 @@ def judge(view: View, hit: Hit) -> list[Verdict]:
 
 
 def bounds_of(view: View, task: Task) -> tuple[int, int] | None:
-    """First and last instant of what is remembered of the task's streams and time; None where that is nothing."""
+    """First and last instant of the task's streams and time; None where nothing of them is remembered."""
     lo, hi = task.between or (None, None)
     spans = [
         (int(block.t_start_ns[0]), int(np.asarray(block.t_end_ns).max()))
@@ -344,6 +344,14 @@ def bounds_of(view: View, task: Task) -> tuple[int, int] | None:
     if not spans:
         return None
     first, last = min(s for s, _ in spans), max(e for _, e in spans)
+    # A file goes on after its last look: up to its end, or as far as the looks are apart.
+    for info in view.streams():
+        if (
+            info.duration_ns is not None
+            and info.clock == "media"
+            and (task.streams is None or info.stream in task.streams)
+        ):
+            last = max(last, info.duration_ns - 1)
     return max(first, first if lo is None else lo), min(last, last if hi is None else hi)
 
 
