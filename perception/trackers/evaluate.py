@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from perception.trackers import occlusion
 from perception.trackers.features import GridFeatures, Lite0Maps
-from perception.trackers.metrics import j_and_f, jaccard
+from perception.trackers.metrics import f_measure, jaccard
 from perception.trackers.propagation import PropagationSettings, PropagationTracker
 from streammem.errors import InputError, SourceError, SourceNotFound
 
@@ -111,72 +112,123 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
     return {str(value): index == value for value in values if value != 255}
 
 
+class Remembered:
+    """Features of one clip, computed once for all policies. ``cost`` is what each frame took: (CPU s, wall s)."""
+
+    def __init__(self, features: GridFeatures) -> None:
+        self._features = features
+        self.stride, self.groups = features.stride, features.groups
+        self.cost: list[tuple[float, float]] = []
+        self._grids: list[np.ndarray] = []
+        self.at = 0
+
+    def grid(self, image: np.ndarray) -> np.ndarray:
+        """Of frame ``at``."""
+        if self.at == len(self._grids):
+            clocks = time.process_time(), time.perf_counter()
+            grid = self._features.grid(image)
+            self.cost.append((time.process_time() - clocks[0], time.perf_counter() - clocks[1]))
+            self._grids.append(grid.astype(np.float16))  # 2 MB a frame at 480p
+        return self._grids[self.at].astype(np.float32)
+
+
 def score_sequence(
     sequence: MaskedClip,
-    policy: str,
+    policies: Sequence[str],
     *,
     settings: PropagationSettings | None = None,
     features: GridFeatures | None = None,
     most: int | None = None,
-) -> ClipScore:
-    """J and F as DAVIS counts them: mean over objects and frames, without the first frame and the last one."""
-    chosen = replace(settings or PropagationSettings(), policy="first" if policy == COPY else policy)
+) -> list[ClipScore]:
+    """J and F as DAVIS counts them: mean over objects and frames, without the first frame and the last one. Features
+    are computed once; their time counts for every policy."""
     paths = sequence.frames[:most]
     start = read_labels(sequence.masks[0])
     if not start:
         raise InputError(f"{sequence.masks[0]}: the first mask is empty", hint="the first frame starts the objects")
-    tracker = PropagationTracker(chosen, features=features or Lite0Maps())
-    cpu = wall = 0.0
-    sizes: list[int] = []
-    found: list[np.ndarray] = []
-    truth: list[np.ndarray] = []
+    shared = Remembered(features or Lite0Maps())
+    runs = [_Run(policy, settings or PropagationSettings(), shared) for policy in policies]
     for t, path in enumerate(paths):
         image = read_picture(path)
-        masks = start
-        if policy != COPY:
-            clocks = time.process_time(), time.perf_counter()
-            masks = tracker.step(image, t=t, prompts=start if t == 0 else None).masks
-            cpu += time.process_time() - clocks[0]
-            wall += time.perf_counter() - clocks[1]
-            sizes.append(tracker.ram_bytes())
-        if 0 < t < len(paths) - 1 and t in sequence.masks:
-            labels = read_labels(sequence.masks[t])
-            empty = np.zeros(image.shape[:2], bool)
-            for name in start:
-                found.append(masks.get(name, empty))
-                truth.append(labels.get(name, empty))
-    j, f = j_and_f(found, truth)
-    n = max(len(paths), 1)
-    marks = tuple(sizes[min(len(sizes) - 1, len(sizes) * part // 4)] for part in (1, 2, 4)) if sizes else ()
-    return ClipScore(sequence.name, policy, j, f, len(paths), cpu / n, wall / n, marks)
+        shared.at = t
+        scored = 0 < t < len(paths) - 1 and t in sequence.masks
+        labels = read_labels(sequence.masks[t]) if scored else {}
+        for run in runs:
+            masks = run.step(image, t, start)
+            if scored:
+                empty = np.zeros(image.shape[:2], bool)
+                run.scores += [
+                    (
+                        jaccard(masks.get(name, empty), labels.get(name, empty)),
+                        f_measure(masks.get(name, empty), labels.get(name, empty)),
+                    )
+                    for name in start
+                ]
+    return [run.score(sequence.name, len(paths)) for run in runs]
+
+
+class _Run:
+    """One policy on one clip."""
+
+    def __init__(self, policy: str, settings: PropagationSettings, features: Remembered) -> None:
+        self.policy = policy
+        self._features = features
+        chosen = replace(settings, policy="first" if policy == COPY else policy)
+        self.tracker = PropagationTracker(chosen, features=features)
+        self.scores: list[tuple[float, float]] = []
+        self._cpu = self._wall = 0.0
+        self._sizes: list[int] = []
+
+    def step(self, image: np.ndarray, t: int, start: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.policy == COPY:
+            return start
+        fresh = len(self._features.cost) <= t
+        clocks = time.process_time(), time.perf_counter()
+        masks = self.tracker.step(image, t=t, prompts=start if t == 0 else None).masks
+        self._cpu += time.process_time() - clocks[0]
+        self._wall += time.perf_counter() - clocks[1]
+        if not fresh:
+            self._cpu += self._features.cost[t][0]
+            self._wall += self._features.cost[t][1]
+        self._sizes.append(self.tracker.ram_bytes())
+        return masks
+
+    def score(self, clip: str, frames: int) -> ClipScore:
+        if not self.scores:
+            raise InputError(f"{clip}: no frame between the first and the last has a mask", hint="add masks")
+        j, f = (float(value) for value in np.mean(self.scores, axis=0))
+        last = len(self._sizes) - 1
+        marks = tuple(self._sizes[last * part // 4] for part in (1, 2, 4)) if self._sizes else ()
+        n = max(frames, 1)
+        return ClipScore(clip, self.policy, j, f, frames, self._cpu / n, self._wall / n, marks)
 
 
 def score_occlusion(
-    policy: str,
+    policies: Sequence[str],
     *,
     kinds: Sequence[str] = occlusion.KINDS,
     seeds: int = 10,
     settings: PropagationSettings | None = None,
     features: GridFeatures | None = None,
 ) -> Iterator[OcclusionScore]:
-    """The occlusion suite with one policy, kind by kind."""
-    shared = features or Lite0Maps(long_side=occlusion.WIDTH)
-    chosen = replace(settings or PropagationSettings(), policy="first" if policy == COPY else policy)
+    """The occlusion suite, kind by kind, every policy on the same clips."""
+    maps = features or Lite0Maps(long_side=occlusion.WIDTH)
     for kind in kinds:
-        scores: dict[str, list[float]] = {"before": [], "after": [], "absent": []}
+        scores: dict[str, dict[str, list[float]]] = {policy: defaultdict(list) for policy in policies}
         for seed in range(seeds):
-            tracker = PropagationTracker(chosen, features=shared)
-            start: np.ndarray | None = None
+            shared = Remembered(maps)
+            runs = [_Run(policy, settings or PropagationSettings(), shared) for policy in policies]
+            start: dict[str, np.ndarray] = {}
             for t, frame in enumerate(occlusion.clip(kind, seed)):
-                if start is None:
-                    start = frame.mask
-                mask = start
-                if policy != COPY:
-                    tracked = tracker.step(frame.image, t=t, prompts={"target": start} if t == 0 else None)
-                    mask = tracked.masks.get("target", np.zeros_like(frame.mask))
-                if frame.phase == "absent":
-                    scores["absent"].append(float(mask.mean()))
-                elif t and frame.phase in scores:
-                    scores[frame.phase].append(jaccard(mask, frame.mask))
-        means = {name: float(np.mean(values)) if values else 0.0 for name, values in scores.items()}
-        yield OcclusionScore(kind, policy, means["before"], means["after"], means["absent"], seeds)
+                start = start or {"target": frame.mask}
+                shared.at = t
+                for run in runs:
+                    mask = run.step(frame.image, t, start).get("target", np.zeros_like(frame.mask))
+                    if frame.phase == "absent":
+                        scores[run.policy]["absent"].append(float(mask.mean()))
+                    elif t and frame.phase in ("before", "after"):
+                        scores[run.policy][frame.phase].append(jaccard(mask, frame.mask))
+        for policy in policies:
+            mine = scores[policy]
+            before, after, absent = (float(np.mean(mine[name] or [0.0])) for name in ("before", "after", "absent"))
+            yield OcclusionScore(kind, policy, before, after, absent, seeds)

@@ -56,21 +56,19 @@ def tracking(
         from perception.trackers.occlusion import KINDS
 
         kinds = [_known(name, KINDS) for name in only or KINDS]
-        scores = [
-            score
-            for name in names
-            for score in _told(out, name, evaluate.score_occlusion(name, kinds=kinds, seeds=seeds, settings=settings))
-        ]
+        scores = []
+        for score in evaluate.score_occlusion(names, kinds=kinds, seeds=seeds, settings=settings):
+            out.note(f"{score.kind} {score.policy}: J after {score.after:.3f}, false area {score.false_area:.4f}")
+            scores.append(score)
         _show_occlusion(out, scores, kinds, names)
         return 0
     sequences = evaluate.find_sequences(Path(data))
     wanted = [_known(name, [one.name for one in sequences]) for name in only or ()]
     chosen = [one for one in sequences if not wanted or one.name in wanted]
     clips = []
-    for name in names:
-        for sequence in chosen:
-            clips.append(evaluate.score_sequence(sequence, name, settings=settings, most=frames))
-            out.note(f"{name} {sequence.name}: J&F {clips[-1].jf:.3f}")
+    for sequence in chosen:
+        clips += evaluate.score_sequence(sequence, names, settings=settings, most=frames)
+        out.note(f"{sequence.name}: " + ", ".join(f"{one.policy} {one.jf:.3f}" for one in clips[-len(names) :]))
     _show_clips(out, clips, [one.name for one in chosen], names)
     return 0
 
@@ -81,14 +79,6 @@ def _known(name: str, names: list[str] | tuple[str, ...]) -> str:
     if name not in names:
         raise InputError(f"there is no {name!r} in it", hint=f"one of: {', '.join(names)}")
     return name
-
-
-def _told(out: Output, name: str, scores: object) -> list[OcclusionScore]:
-    found: list[OcclusionScore] = []
-    for score in scores:  # type: ignore[attr-defined]
-        out.note(f"{name} {score.kind}: J after {score.after:.3f}, false area {score.false_area:.4f}")
-        found.append(score)
-    return found
 
 
 def _show_clips(out: Output, scores: list[ClipScore], clips: list[str], policies: list[str]) -> None:
