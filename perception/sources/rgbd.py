@@ -79,18 +79,20 @@ class RgbdFolder(ImageSequence):
     def frames(self, start_ns: int = 0, sampling: FixedRate | None = None) -> Iterator[Frame]:
         for frame in super().frames(start_ns, sampling):
             number = bisect_right(self.times, frame.media_ns) - 1
-            yield replace(frame, sensed=self._sensed(number))
+            sensed = self.sensed(number)
+            depth = self.depth_m(number) if self._deep[number] else None
+            yield replace(frame, sensed=replace(sensed, depth_m=depth))
 
     def _times(self, folder: str | None) -> list[int]:
         times = self._layout.times_ns
         return super()._times(folder) if times is None else [at - times[0] for at in times]
 
-    def _sensed(self, number: int) -> Sensed:
-        depth = self.depth_m(number) if self._deep[number] else None
-        return Sensed(depth_m=depth, pose=self._poses[number], intrinsics=self._camera)
+    def sensed(self, number: int) -> Sensed:
+        """Pose and intrinsics of a picture; its depth is read by :meth:`depth_m`."""
+        return Sensed(pose=self._poses[number], intrinsics=self._camera)
 
-    def depth_m(self, number: int) -> np.ndarray | None:
-        """Depth (h, w) float32 metres of a picture, thinned to :data:`DEPTH_PX`; None where there is none."""
+    def depth_m(self, number: int, largest: int = DEPTH_PX) -> np.ndarray | None:
+        """Depth (h, w) float32 metres of a picture, thinned to ``largest`` pixels a side; None where there is none."""
         import cv2
 
         path = self._layout.depths[number]
@@ -99,7 +101,7 @@ class RgbdFolder(ImageSequence):
             if path is not None:
                 self.health.note(f"{os.path.basename(path)!r} isn't a 16-bit depth map")
             return None
-        step = max(1, -(-max(raw.shape) // DEPTH_PX))
+        step = max(1, -(-max(raw.shape) // largest))
         metres = depth_m_from_mm(raw[step // 2 :: step, step // 2 :: step])
         return np.ascontiguousarray(metres * np.float32(self._layout.metres_per_unit * 1000.0))
 
