@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
+import streammem.memory
 from streammem.benchmarks.entities import made_up, run
 from streammem.errors import SourceError, SourceNotFound
-from streammem.eventlog import Movement, observations_of, read_movements
+from streammem.eventlog import Movement, observations_of, read_movements, read_narrations
 
 LOG = Path("/work/shared/data/text/hdepic/object_movements_P01-P04.json")
 
@@ -63,3 +65,36 @@ def test_the_kitchen_log_is_answered_exactly_and_fast(tmp_path: Path) -> None:
     for row in result["questions"]:
         assert row["wrong"] == 0, row
         assert row["median_ms"] < 50, row
+
+
+NARRATIONS = LOG.parents[1] / "epic100" / "narrations_P01-P02.csv"
+HEADER = "video_id,start_timestamp,stop_timestamp,narration,verb,noun\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n", HEADER + "v,00:00:09.00,00:00:01.00,wash mug,wash,mug\n", HEADER + "v\n"]
+)
+def test_what_is_no_narration_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text(text)
+    with pytest.raises(SourceError):
+        read_narrations(tmp_path / "n.csv")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not NARRATIONS.exists(), reason="the kitchen's narrations aren't here (/work/shared/data)")
+def test_narrations_are_answered_exactly(tmp_path: Path) -> None:
+    """How often and when last was a thing washed, taken, ...: against the raw CSV."""
+    with open(NARRATIONS, newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    with streammem.memory.open(tmp_path / "m") as memory:
+        memory.write(observations_of(read_narrations(NARRATIONS)))
+        for noun, verb in sorted({(row["noun"], row["verb"]) for row in rows})[::7]:
+            mine = [row for row in rows if (row["noun"], row["verb"]) == (noun, verb)]
+            told = memory.query("entities", "how_often", entity=noun, attribute=verb)
+            assert told["total"] == len(mine), (noun, verb)
+            video = mine[0]["video_id"]
+            ends = [row["stop_timestamp"] for row in mine if row["video_id"] == video]
+            last = memory.query("entities", "history", entity=noun, attribute=verb, streams=[video], limit=1000)
+            h, m, s = max(ends).split(":")
+            expected = (int(h) * 3600 + int(m) * 60) * 10**9 + round(float(s) * 1e9)
+            assert max(fact["t_last_ns"] for fact in last["facts"]) == expected
