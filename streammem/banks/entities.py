@@ -102,6 +102,11 @@ class EntitiesBank:
         self._kinds: dict[str, dict[str, dict[str, None]]] = {}
         self._questions = Questions(self)
 
+    @property
+    def cap_bytes(self) -> int:
+        """The cap of every stream there is."""
+        return self._cap * max(1, len(self._streams))
+
     # -- what the questions read
 
     @property
