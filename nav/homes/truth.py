@@ -42,6 +42,7 @@ class Truth:
         self._simulation.arrange(experience.placements()[0])
         self.entities = {entity.entity_id: entity for entity in self._simulation.entities()}
         self._readings: dict[tuple[str, AgentPose], Reading] = {}
+        self._frames_of: dict[tuple[str, str], list[int]] = {}
 
     @property
     def frames(self) -> int:
@@ -85,6 +86,12 @@ class Truth:
 
     def frames_of(self, goal: Goal, entity_id: str) -> list[int]:
         """Frames from which the predicate of ``goal.target`` holds for this entity."""
+        key = (goal.target, entity_id)
+        if key not in self._frames_of:
+            self._frames_of[key] = self._find_frames(goal, entity_id)
+        return self._frames_of[key]
+
+    def _find_frames(self, goal: Goal, entity_id: str) -> list[int]:
         since = 0
         if goal.target == "object":
             since = max((i.place_step for i in self.experience.interactions if i.object_id == entity_id), default=0)
