@@ -71,27 +71,32 @@ def melted(leaves: Mapping[str, np.ndarray], order: np.ndarray, starts: np.ndarr
     return result
 
 
-def grouped(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (3, n) sorted by cell: their order (n,), and where each cell begins in it.
-
-    The cell's number inside the frame's own box and the point's number share one int64: sorting plain integers is four
-    times as fast as sorting an index of them (300,000 points: 6 ms, np.unique with its inverse 45 ms)."""
+def cell_keys(cells: np.ndarray) -> np.ndarray:
+    """One number (n,) int64 a cell (3, n): its place in the box around them all, or its Morton code where that box has
+    too many cells."""
     lowest = cells.min(axis=1)
     extent = [int(side) for side in cells.max(axis=1) - lowest + 1]
-    bits = max(cells.shape[1] - 1, 1).bit_length()
-    if extent[0] * extent[1] * extent[2] >= 2 ** (63 - bits):
-        keys = morton.encode(cells.T)
+    if extent[0] * extent[1] * extent[2] >= 2**40:
+        return morton.encode(cells.T)
+    keys = cells[2] - lowest[2]
+    for axis in (1, 0):
+        keys *= extent[axis]
+        keys += cells[axis]
+        keys -= lowest[axis]
+    return keys
+
+
+def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order (n,) that sorts the keys, stable, and where each group of equal ones begins in it.
+
+    Key and number share one int64 where both fit: sorting plain integers is four times as fast as sorting an index of
+    them (300,000: 6 ms, np.unique with its inverse 45 ms)."""
+    bits = max(len(keys) - 1, 1).bit_length()
+    if bits > 23 or (len(keys) and int(keys.max()) >= 2**40):
         order = np.argsort(keys, kind="stable")
-        keys = keys[order]
+        ordered = keys[order]
     else:
-        keys = cells[2] - lowest[2]
-        for axis in (1, 0):
-            keys *= extent[axis]
-            keys += cells[axis]
-            keys -= lowest[axis]
-        keys <<= bits
-        keys |= np.arange(cells.shape[1])
-        keys.sort()
-        order = keys & ((1 << bits) - 1)
-        keys >>= bits
-    return order, np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+        packed = (keys << bits) | np.arange(len(keys))
+        packed.sort()
+        order, ordered = packed & ((1 << bits) - 1), packed >> bits
+    return order, np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)

@@ -27,6 +27,7 @@ from streammem.banks.spatial.leaves import (
     MISS,
     NEVER,
     REACH,
+    cell_keys,
     empty_columns,
     grouped,
     grown,
@@ -155,21 +156,28 @@ class Octree:
         axes -= self.origin_m[:, None]
         axes /= self.voxel_m
         floor = np.floor(axes)
-        order, starts = grouped(floor.astype(np.int64))
+        cells = floor.astype(np.int64)
+        keys = cell_keys(cells)
+        # Neighbours in a depth map mostly share a voxel: runs of them are added up first, where they lie.
+        runs = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+        order, starts = grouped(keys[runs])
         # Places in 1/256 of a voxel: sums of them are exact, so that no order of addition shows in a digest.
         axes -= floor
         axes *= 256.0
-        inside = np.floor(axes, out=axes)
-        counts = np.diff(np.append(starts, len(order)))
-        codes = morton.encode(floor[:, order[starts]].T.astype(np.int64))
+        inside = axes.astype(np.uint8)
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(np.add.reduceat(values, runs, axis=1, dtype=np.uint32)[:, order], starts, axis=1).T
+
+        counts = np.add.reduceat(np.diff(np.append(runs, len(keys)))[order], starts)
+        codes = morton.encode(cells[:, runs[order[starts]]].T)
         changes: dict[str, np.ndarray] = {
             "points": counts,
-            "inside": (np.add.reduceat(inside[:, order], starts, axis=1).T + 0.5 * counts[:, None]) / 256.0,
+            "inside": (total(inside) + 0.5 * counts[:, None]) / 256.0,
             "shift": np.full(len(codes), HIT, np.int16),
         }
         if colours is not None:
-            shades = np.asarray(colours).T[:, order]
-            changes["rgb"] = np.add.reduceat(shades, starts, axis=1, dtype=np.uint32).T
+            changes["rgb"] = total(np.ascontiguousarray(np.asarray(colours).T))
             changes["shades"] = counts
         return self._merge(codes, changes, t_ns, t_ns, t_ns, record, record)
 
