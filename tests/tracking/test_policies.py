@@ -366,7 +366,9 @@ def test_02_a_thousand_frames_stay_within_the_budget(name: str) -> None:
     rng = np.random.default_rng(0)
     sizes = []
     for t in range(1, 1001):
-        memory.observe(frame(t, logit=float(rng.normal(2, 2)), iou=float(rng.uniform(0.4, 1)), vector=rng.normal(size=4) + 1))
+        memory.observe(
+            frame(t, logit=float(rng.normal(2, 2)), iou=float(rng.uniform(0.4, 1)), vector=rng.normal(size=4) + 1)
+        )
         sizes.append(memory.ram_bytes)
     assert memory.violations == 0
     assert max(sizes[500:]) <= max(sizes[:500]) * 1.02
