@@ -52,6 +52,7 @@ class SearchArguments(_Arguments):
     k: int | None = None
     between: Between | None = None
     streams: tuple[str, ...] | None = None
+    exact: bool = False
 
 
 class AskArguments(_Arguments):

@@ -187,10 +187,13 @@ class Client:
         k: int | None = None,
         between: Between | None = None,
         streams: Sequence[str] | None = None,
+        exact: bool = False,
         timeout_s: float | None = None,
     ) -> list[Evidence]:
         names = None if streams is None else tuple(streams)
-        return self._call("search", c.SearchArguments(query=query, k=k, between=between, streams=names), timeout_s)
+        return self._call(
+            "search", c.SearchArguments(query=query, k=k, between=between, streams=names, exact=exact), timeout_s
+        )
 
     def ask(
         self,

@@ -49,6 +49,8 @@ class MemoryConfig(Section):
     """The open part is sealed when its content reaches this size."""
     seal_seconds: Annotated[float, Field(gt=0)] = 3600.0
     """... or when it spans this much stream time."""
+    index_rows: Annotated[int, Field(ge=0)] = 0
+    """Segments with so many vectors get an approximate index; 0: every search is exact (docs/storage.md)."""
     sync_every: Annotated[int, Field(ge=1, le=65536)] = 64
     """Observations in one group commit."""
     sync_ms: Annotated[float, Field(ge=0, le=10000)] = 50.0
@@ -58,11 +60,11 @@ class MemoryConfig(Section):
 
 
 class BudgetConfig(Section):
-    """Caps. 0 means no cap. When a cap is reached, detail is demoted, oldest first; pins are exempt."""
+    """Caps. 0 means no cap. When a cap is reached, detail is demoted by ``policy``; pins are exempt."""
 
     disk_bytes: Annotated[int, Field(ge=0)] = 0
     ram_bytes: Annotated[int, Field(ge=0)] = 1 * GB
-    policy: Literal["graded", "fifo", "uniform", "decay", "recurrence", "diversity"] = "graded"
+    policy: Literal["graded", "fifo", "uniform", "decay", "recurrence", "diversity"] = "diversity"
     """Whose detail goes next; docs/storage.md compares them."""
 
 

@@ -21,6 +21,7 @@ def search(
     between: o.Between = None,
     stream: o.Streams = None,
     k: o.Count = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Use no approximate index.")] = False,
     memory: o.MemoryDir = None,
     key: o.Key = None,
     rewatch: o.Rewatch = False,
@@ -46,7 +47,7 @@ def search(
     with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
-        moments = opened.memory.search(query, k=settings.recall.k, between=span, streams=stream or None)
+        moments = opened.memory.search(query, k=settings.recall.k, between=span, streams=stream or None, exact=exact)
     clock_of = present.clock_lookup(streams)
     if json:
         found = [present.evidence_document(item, clock_of(item.stream)) for item in moments]

@@ -17,6 +17,7 @@ from streammem.recall.signals import Signals
 from streammem.recall.timeline import Between, Timeline, View, lay_out
 from streammem.spaces import EmbeddingSpace, Explains
 from streammem.storage.blocks import Block
+from streammem.storage.segments import Segment
 
 Fusion = Callable[[Query, Sequence[Signals]], list[np.ndarray]]
 
@@ -74,6 +75,7 @@ def find(
     between: Between | None = None,
     streams: Sequence[str] | None = None,
     fuse: Fusion = score_fusion,
+    exact: bool = False,
 ) -> Found:
     """Search, keeping what an answer needs besides the moments. ``fuse`` makes one score a row out of the signals."""
     config = view.recall_config
@@ -97,7 +99,7 @@ def find(
         f"the space {name} can't be opened here: its pictures are not searched (`streammem reembed` gives them another)"
         for name in missing
     )
-    timelines = lay_out(blocks, between, _candidates(blocks, between, parsed, spaces, config.candidates))
+    timelines = lay_out(blocks, between, _candidates(blocks, between, parsed, spaces, config.candidates, exact))
     words = (
         signal_module.word_candidates(view, parsed, streams, between) if signal_module.needs_index(timelines) else None
     )
@@ -149,6 +151,7 @@ def _candidates(
     query: Query,
     spaces: dict[str, EmbeddingSpace | None],
     limit: int,
+    exact: bool,
 ) -> dict[int, np.ndarray] | None:
     """The rows worth the full score: all of them (None) while they are few, else the best of an exact scan of the
     index vectors, and every row that has words."""
@@ -161,7 +164,13 @@ def _candidates(
     scored: list[tuple[np.ndarray, np.ndarray, int]] = []
     for number, (block, (lo, hi)) in enumerate(zip(blocks, ranges, strict=True)):
         if block.space in vectors:
-            scores, rows = block.search(vectors[block.space], limit, lo, hi)
+            # An index gives few rows at a time: of several blocks each gives its share, and as much again.
+            approximate = isinstance(block, Segment) and block.approximate and not exact
+            wanted = max(64, 2 * limit // len(blocks)) if approximate else limit
+            if isinstance(block, Segment):
+                scores, rows = block.search(vectors[block.space], wanted, lo, hi, exact=exact)
+            else:
+                scores, rows = block.search(vectors[block.space], wanted, lo, hi)
             scored.append((scores, rows, number))
         words = np.flatnonzero(np.asarray(block.has_words[lo:hi])) + lo
         chosen.setdefault(number, []).append(words)

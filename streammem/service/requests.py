@@ -181,7 +181,9 @@ class Requests:
         return mine if streams is None else list(streams)
 
     def _search(self, a: c.SearchArguments, grant: Grant) -> Any:
-        return self._memory.search(a.query, k=a.k, between=a.between, streams=self._scope(grant, a.streams))
+        return self._memory.search(
+            a.query, k=a.k, between=a.between, streams=self._scope(grant, a.streams), exact=a.exact
+        )
 
     def _ask(self, a: c.AskArguments, grant: Grant) -> Any:
         return self._memory.ask(a.question, k=a.k, between=a.between, streams=self._scope(grant, a.streams))

@@ -63,8 +63,9 @@ class Block(Protocol):
         ...
 
     def search(self, query: np.ndarray, k: int, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
-        """Exact scan of the float16 vectors of rows [lo, hi): ``(scores (m,) float32, rows (m,) int64)``, best first,
-        m <= k, ties by row. Rows without a vector are not returned."""
+        """The best of the float16 vectors of rows [lo, hi): ``(scores (m,) float32, rows (m,) int64)``, best first,
+        m <= k, ties by row. Rows without a vector are not returned. An exact scan, but where a segment has an
+        approximate index and the window is wide (a segment then takes ``exact=True``)."""
         ...
 
     def columns(self, lo: int, hi: int) -> dict[str, Ragged]:

@@ -103,6 +103,7 @@ class Engine:
 
     def _recover(self) -> None:
         self.store = Store(self.directory, self.files, self.catalog, write=self.write, spaces=self.find_space)
+        self.store.index_rows = self.config.memory.index_rows
         self.budget = Budget(self.store, self.caps.segments, POLICIES[self.config.budget.policy])
         self.shapes = Shapes(self.store)
         if self.write:
@@ -339,7 +340,6 @@ class Engine:
             self.note(f"{what} failed and will be tried again: {error}")
 
     def note(self, text: str) -> None:
-        """For ``status``; once, and only the latest fifty."""
         if text not in self.notes:
             self.notes = [*self.notes[-49:], text]
 

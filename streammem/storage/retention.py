@@ -1,11 +1,11 @@
 """Who loses detail next, when room is needed. A policy is a function from candidates to one of them.
 
-    graded      age rank / 4^level: the older, the less detail (the default; MemoryBank's curve without recalls)
+    graded      age rank / 4^level: the older, the less detail (MemoryBank's curve without recalls)
     fifo        the oldest goes down the whole ladder before the next one is touched
     uniform     every second one goes, then every second of the rest: evenly spaced ones keep full detail (the baseline)
     decay       MemoryBank: what was cited fades slower
     recurrence  LazyEviction: what comes back at its own pace is kept for that pace
-    diversity   of many alike the oldest go first; what is like nothing else stays
+    diversity   of many alike the oldest go first; what is like nothing else stays (the default)
 
 Everything is measured in stream time or in order of sealing; there is no clock and no chance, so that a replay demotes
 the same. Pinned segments are never candidates.
@@ -24,7 +24,9 @@ FACTOR = 4.0
 """A level further down the ladder lasts four times as long: MemoryBank's layers (a day, a week, three months) are
 apart by 7 and 13, the ladder's steps save four to eight times the bytes."""
 ALIKE = 0.9
-"""Cosine of two segments' mean vectors above which one recalls the other."""
+"""Cosine of two segments' centred mean vectors above which one recalls the other."""
+SAME = 0.995
+"""... or of the mean vectors as they are."""
 GRACE = 8
 """The newest segments that a policy leaves alone while others are left: LazyEviction's window W."""
 
@@ -120,44 +122,58 @@ def recurrence(candidates: Sequence[Candidate]) -> Candidate:
     """Activated is a segment when a later one of the same space is like it, and when an answer cites it. By
     (1 - H1) and age; the newest few are left alone as long as there are others."""
     ages = _ages(candidates)
-    worth = {each.order: _activity(each, candidates) for each in candidates}
+    alike = _alike(candidates)
+    worth = {each.order: _activity(at, candidates, alike) for at, each in enumerate(candidates)}
     older = [each for each in candidates if ages[each.order] > GRACE] or list(candidates)
     return _most(older, lambda each: (1.0 - 0.9 * worth[each.order]) * ages[each.order] / FACTOR**each.level)
 
 
-def _activity(each: Candidate, candidates: Sequence[Candidate]) -> float:
-    last, gap = (each.recalled_ns, each.gap_ns) if each.recalls else (each.t_max_ns, 0)
-    at = each.t_max_ns
-    for other in candidates:
-        if other.order > each.order and other.stream == each.stream and _alike(each, other):
-            gap, at = max(gap, other.t_min_ns - at), max(at, other.t_max_ns)
-    if each.recalls and not gap:
-        gap = max(0, each.recalled_ns - each.t_max_ns)
-    return recurring(each.now_ns, max(last, at), gap)
+def _activity(at: int, candidates: Sequence[Candidate], alike: np.ndarray) -> float:
+    each = candidates[at]
+    last, gap, since = each.t_max_ns, each.gap_ns, each.t_max_ns
+    for later in (np.flatnonzero(alike[at, at + 1 :]) + at + 1).tolist():
+        other = candidates[later]
+        if other.stream == each.stream:
+            gap, since = max(gap, other.t_min_ns - since), max(since, other.t_max_ns)
+    if each.recalls:
+        last = max(last, each.recalled_ns)
+        gap = gap or max(0, each.recalled_ns - each.t_max_ns)
+    return recurring(each.now_ns, max(last, since), gap)
 
 
 def diversity(candidates: Sequence[Candidate]) -> Candidate:
-    """Leader clustering from the newest back: whoever is like a leader belongs to it. Of the level-weighted clusters
-    the fullest gives its oldest; what has no vectors counts as alone."""
-    leaders: list[Candidate] = []
-    behind: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for each in reversed(candidates):
-        leader = next((other for other in leaders if _alike(each, other)), None)
-        if leader is None:
-            leaders.append(each)
-            leader = each
-        sizes[leader.order] = sizes.get(leader.order, 0) + 1
-        behind[each.order] = sizes[leader.order]
-    ages = _ages(candidates)
+    """Leader clustering from the newest back: whoever is like a leader stands behind it. Weight is the place in that
+    row times the square root of the age: what is like nothing else stays long, and the newest keep their pictures.
+    What has no vectors counts as alone."""
+    alike = _alike(candidates)
     total = len(candidates)
-    return _most(candidates, lambda each: (behind[each.order] + ages[each.order] / total) / FACTOR**each.level)
+    leaders: list[int] = []
+    behind = np.ones(total)
+    sizes: dict[int, int] = {}
+    for at in range(total - 1, -1, -1):
+        known = np.flatnonzero(alike[at, leaders]) if leaders else leaders
+        leader = leaders[int(known[0])] if len(known) else at
+        if leader == at:
+            leaders.append(at)
+        sizes[leader] = sizes.get(leader, 0) + 1
+        behind[at] = sizes[leader]
+    ages = np.arange(total, 0, -1)
+    weights = behind * np.sqrt(ages) / FACTOR ** np.array([each.level for each in candidates])
+    return candidates[int(np.argmax(weights))]
 
 
-def _alike(one: Candidate, other: Candidate) -> bool:
-    if one.signature is None or other.signature is None or one.space != other.space:
-        return False
-    return float(one.signature @ other.signature) >= ALIKE
+def _alike(candidates: Sequence[Candidate]) -> np.ndarray:
+    """(n, n) bool: pairs of one embedding space whose mean vectors are nearly equal, or point the same way once the
+    mean of all is taken away (all pictures of a space share a large part: without this everything is alike)."""
+    result = np.zeros((len(candidates), len(candidates)), bool)
+    for space in {each.space for each in candidates if each.signature is not None}:
+        members = [at for at, each in enumerate(candidates) if each.space == space and each.signature is not None]
+        plain = np.array([candidates[at].signature for at in members], np.float32)
+        centred = plain - plain.mean(axis=0)
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        centred = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 1e-3)
+        result[np.ix_(members, members)] = (plain @ plain.T >= SAME) | (centred @ centred.T >= ALIKE)
+    return result
 
 
 POLICIES: dict[str, Policy] = {

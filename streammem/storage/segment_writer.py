@@ -6,6 +6,7 @@
     meta.bin       MessagePack of each row's small fields, one after the other
     thumbs.bin     JPEGs, one after the other
     vectors.bin    the float16 vectors (storage/vectors.py), for the rows that have one
+    index.bin      an approximate index of them, where one is wanted (storage/approximate.py)
     a0.npy, a0.offsets.npy, ...     the ragged arrays, in the order of the manifest
     statistics.npy what the embedding space wants to know of these rows
     manifest.json  the last file: counts, time range, producers, sequences, sizes and checksums of all the others
@@ -38,6 +39,7 @@ from streammem.model import (
 )
 from streammem.model import Status as RecordStatus
 from streammem.spaces import Ragged
+from streammem.storage.approximate import IndexEntry, available, build
 from streammem.storage.files import Files, crash_point
 from streammem.storage.vectors import write_vectors
 
@@ -116,6 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sequences: dict[str, list[tuple[int, int]]] = {}
     arrays: tuple[ArrayEntry, ...] = ()
     files: tuple[FileEntry, ...] = ()
+    index: IndexEntry | None = None
 
     @property
     def bytes(self) -> int:
@@ -251,10 +254,12 @@ def write_segment(
     replaces: tuple[str, ...] = (),
     statistics: np.ndarray | None = None,
     sequences: dict[str, list[tuple[int, int]]] | None = None,
+    index_rows: int = 0,
 ) -> Manifest:
     """Write a segment below ``root`` and rename it into place. ``rows`` are sorted by (t_start_ns, record_id).
 
-    ``sequences`` is given where rows no longer are single observations (demotion). Raises OSError; what was begun is
+    ``index_rows`` is the number of vectors from which an approximate index is built; 0 is never. ``sequences`` is
+    given where rows no longer are single observations (demotion). Raises OSError; what was begun is
     removed by the caller's recovery (names that start with a dot are never read)."""
     name = segment_name(bank, stream, lsn, generation)
     temporary = root / f".tmp-{name}"
@@ -314,10 +319,14 @@ def write_segment(
         out.blob("thumbs.bin", (row.record.thumbnail for row in rows if row.record.thumbnail))
     arrays: list[ArrayEntry] = []
     vectors = 0
+    made: IndexEntry | None = None
     for array_name, column in columns_of(rows).items():
         if array_name == "vector":
             vectors = len(column.values)
             out.vectors("vectors.bin", column.values)
+            if 0 < index_rows <= vectors and available():
+                made, data = build(np.ascontiguousarray(column.values, np.float16), "index.bin")
+                out.blob(made.name, [data])
             continue
         entry = ArrayEntry(array_name, f"a{len(arrays)}")
         out.array(f"{entry.file}.npy", column.values)
@@ -347,6 +356,7 @@ def write_segment(
         sequences=_intervals(rows) if sequences is None else sequences,
         arrays=tuple(arrays),
         files=tuple(out.entries),
+        index=made,
     )
     files.write_file(temporary / "manifest.json", msgspec.json.encode(manifest))
     crash_point("after_manifest")

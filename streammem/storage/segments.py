@@ -17,6 +17,7 @@ import numpy as np
 from streammem.errors import CorruptData, FormatVersion
 from streammem.model import Record
 from streammem.spaces import Ragged
+from streammem.storage.approximate import ApproximateIndex
 from streammem.storage.segment_writer import (
     CHUNK,
     COLUMNS,
@@ -156,7 +157,7 @@ class Segment:
         vectors = self.__dict__.pop("_vectors", None)
         if vectors is not None:
             vectors.close()
-        for name in ("_columns", "_marks", "_crcs", "_meta", "_vector_rows", "_checked"):
+        for name in ("_columns", "_marks", "_crcs", "_meta", "_vector_rows", "_index", "_checked"):
             self.__dict__.pop(name, None)
         self.__dict__.pop("_arrays", None)
 
@@ -234,16 +235,35 @@ class Segment:
     def rows_between(self, t_start_ns: int | None, t_end_ns: int | None) -> tuple[int, int]:
         return slice_between(self.t_start_ns, self.manifest.longest_ns, t_start_ns, t_end_ns)
 
-    def search(self, query: np.ndarray, k: int, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def _index(self) -> ApproximateIndex | None:
+        entry = self.manifest.index
+        if entry is None:
+            return None
+        crcs = next((file.crcs for file in self.manifest.files if file.name == entry.name), ())
+        return ApproximateIndex(self.directory / entry.name, entry, crcs)
+
+    @property
+    def approximate(self) -> bool:
+        """It has an approximate index."""
+        return self.manifest.index is not None
+
+    def _nearest(self, query: np.ndarray, k: int, lo: int, hi: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        assert self._vectors is not None
+        if not exact and self._index is not None and self._index.useful(k, lo, hi, len(self._vectors)):
+            return self._index.search(self._vectors.as_array(), query, k, lo, hi)
+        return self._vectors.search(query, k, lo, hi)
+
+    def search(self, query: np.ndarray, k: int, lo: int, hi: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
         if self._vectors is None or lo >= hi:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         rows_of = self._vector_rows
         if rows_of is None:
-            return self._vectors.search(query, k, lo, hi)
+            return self._nearest(query, k, lo, hi, exact)
         first, last = (int(at) for at in np.searchsorted(rows_of, (lo, hi)))
         if first >= last:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        scores, found = self._vectors.search(query, k, first, last)
+        scores, found = self._nearest(query, k, first, last, exact)
         return scores, rows_of[found]
 
     def columns(self, lo: int, hi: int) -> dict[str, Ragged]:

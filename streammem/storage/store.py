@@ -41,6 +41,8 @@ class Store:
         self.find_space = spaces
         self.meanwhile: Callable[[Callable[[], Segment]], Segment] = lambda work: work()
         """Runs what takes long and touches new files only; its owner may do something else until it is done."""
+        self.index_rows = 0
+        """Vectors from which a new segment gets an approximate index; 0 is never."""
         self._write = write
         self.parts: dict[tuple[str, str], OpenPart] = {}
         self.damage: list[DamageReport] = []
@@ -213,6 +215,7 @@ class Store:
             replaces=replaces,
             statistics=statistics,
             sequences=sequences,
+            index_rows=self.index_rows,
         )
         return Segment(self.directory / "segments" / manifest.name, manifest)
 

@@ -20,12 +20,14 @@ where a segment was cut.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import mmap
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -241,6 +243,11 @@ def scan(
     return Hits(hits.scores, hits.rows + lo)
 
 
+def rescored(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int) -> Hits:
+    """The best ``k`` of these ``rows`` of ``vectors`` (n, d) float16, with exact scores, as :func:`scan` gives them."""
+    return _rescored(vectors, query.astype(np.float64), rows, k)
+
+
 def _rescored(part: np.ndarray, wide: np.ndarray, rows: np.ndarray, k: int) -> Hits:
     """The best ``k`` of ``rows`` by inner product with ``wide`` (d,) float64, rounded to float32, ties by row."""
     scores = np.empty(len(rows), np.float32)
@@ -263,10 +270,15 @@ def _scan_numpy(part: np.ndarray, query: np.ndarray) -> np.ndarray:
 _scanned_by_numpy = 0
 
 
+@cache
+def _has_faiss() -> bool:
+    return importlib.util.find_spec("faiss") is not None
+
+
 def _compiled(count: int) -> bool:
     """Whether these rows go to faiss: see NUMPY_BUDGET_ROWS. A lost update between threads does no harm."""
     global _scanned_by_numpy
-    if count <= NUMPY_ALWAYS_ROWS:
+    if count <= NUMPY_ALWAYS_ROWS or not _has_faiss():
         return False
     if _scanned_by_numpy + count <= NUMPY_BUDGET_ROWS:
         _scanned_by_numpy += count
