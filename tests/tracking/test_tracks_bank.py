@@ -61,7 +61,7 @@ def test_what_it_answers(tmp_path: Path) -> None:
         closed = [block.record(row) for block in memory.blocks("tracks") for row in range(len(block))]
         assert sorted((record.detections[0].track, record.count) for record in closed) == [("dog", 40), ("mug", 120)]
         assert all(memory.record(parent) is not None for record in closed for parent in record.parents)
-        with pytest.raises(QueryError, match="no track 'cat'.*known: dog, mug"):
+        with pytest.raises(QueryError, match=r"no track 'cat'.*known: dog, mug"):
             memory.query("tracks", "track", track="cat")
         with pytest.raises(QueryError, match="a track or a label"):
             memory.query("tracks", "when_seen")
