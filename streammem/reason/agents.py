@@ -40,6 +40,8 @@ DENSER = 4.0
 """How much denser a deeper look is than the memory, at most."""
 FASTEST = 8.0
 """Frames a second, at most: consecutive frames of a 25 fps video show the same things."""
+CONFIRMED = 2
+"""Looks that have to show a thing which the first pass didn't."""
 SURE = 0.5
 """A multiple choice is settled where its best option has this share and its evidence passes the bar."""
 
@@ -145,19 +147,26 @@ class EmbeddedAgents:
 
     def attempt(self, task: Task, plan: Plan, context: Context, purse: Purse, state: State) -> Attempt:
         view = context.deepener.view if context.deepener is not None else context.view
-        return self._attempt(task, plan, view, purse)
+        return self._attempt(task, plan, view, purse, confirm=True)
 
     def force(self, task: Task, plan: Plan, context: Context, purse: Purse, state: State) -> Attempt:
         """The same bar as before: what can't be shown isn't found because the rounds are over."""
         return self.attempt(task, plan, context, purse, state)
 
-    def _attempt(self, task: Task, plan: Plan, view: View, purse: Purse) -> Attempt:
+    def _attempt(self, task: Task, plan: Plan, view: View, purse: Purse, confirm: bool = False) -> Attempt:
         if task.options:
             return self._choice(task, plan, view, purse)
         if plan.ranges and not content_words(plan.phrase):
             return self._described(task, plan, view, purse)
         found = search_plan(view, plan.phrase, task, plan, purse)
-        return self.judged(task, view, in_order(view, found, plan.ordinal), plan)
+        found = in_order(view, found, plan.ordinal)
+        made = self.judged(task, view, found, plan)
+        if confirm and made.enough and not any(confirmed(view, hit) for hit in found.hits):
+            answer = msgspec.structs.replace(
+                made.answer, status="unsure", evidence=(), text=f"One look alone shows it. {made.answer.text}"
+            )
+            return replace(made, answer=answer, enough=False, why=f"{made.why}, one look alone")
+        return made
 
     def judged(self, task: Task, view: View, found: Found, plan: Plan | None = None) -> Attempt:
         """The trunk's verdict on what was found, with the asked time of ``plan`` in force."""
@@ -331,6 +340,19 @@ def judge(view: View, hit: Hit) -> list[Verdict]:
     """The calibrated verdicts on one hit."""
     space = view.space(hit.signals.timeline.space) if hit.signals.timeline.space else None
     return verdicts(hit, calibration_of(space))
+
+
+def confirmed(view: View, hit: Hit) -> bool:
+    """Whether a second look's finding stands on two looks, or on words. The more frames are looked at, the higher the
+    best score of an absent thing; a thing that is there shows in more than one of frames a quarter second apart."""
+    rows = slice(hit.moment.lo, hit.moment.hi + 1)
+    for verdict in judge(view, hit):
+        if not verdict.passes or verdict.entry.threshold is None:
+            continue
+        values = hit.signals.scores[verdict.signal][rows]
+        if verdict.signal in ("text", "speech") or int((values >= verdict.entry.threshold).sum()) >= CONFIRMED:
+            return True
+    return False
 
 
 def bounds_of(view: View, task: Task) -> tuple[int, int] | None:

@@ -128,7 +128,7 @@ class _Run:
             self._save()
             if self.best is not None and self.best.enough:
                 return "loop"
-            if not state.candidates:
+            if not state.candidates and not purse.exhausted("rounds"):
                 state.candidates = self._localise(plan)
         return "forced"
 
