@@ -1,13 +1,13 @@
 """Is a small thing that was there for three seconds found again in two hours, and at how many bytes?
 
-    streammem bench needles [--data DIR] [--cache DIR] [--hours 2] [--needles 120]
+    streammem bench needles [--data DIR] [--cache DIR] [--hours 2] [--needles 48]
 
 A stream at 1 frame/s: stretches of real recordings (half of them mirrored) one after the other until it is long enough.
-Needles: crops of 28 % of a side from recordings that are not in the stream (DAVIS), pasted into three frames in a row.
-Question: the same thing a moment later, darker and a tenth larger, in the middle of another picture; its tokens in that
-box less the picture's mean, as the question ``select`` with ``like`` and ``box`` makes it. A clip is right if it holds
-a planted frame. Everybody gets the same tokens (block 10 of Lite0, 14 x 14 of 112, float16), the same clips and the
-same score (the best cosine with a token or slot less its clip's mean):
+Needles: crops of 37 % of a side from recordings that are not in the stream (DAVIS), pasted into three frames in a row.
+Question: the same thing 0.13 s later, a tenth darker, in the middle of another picture; its tokens in that box less the
+picture's mean, as the question ``select`` with ``like`` and ``box`` makes it. A clip is right if it holds a planted
+frame. Everybody gets the same tokens (block 10 of Lite0, 14 x 14 of 112, float16), the same clips and the same score
+(the best cosine with a token or slot less its clip's mean):
 
 ``raw`` keeps all tokens; ``pool`` and ``merge`` go through the bank; ``fifo`` keeps the newest tokens and ``uniform``
 those of every n-th frame, both with the bytes of the largest compressor; ``summary`` is one mean a clip.
@@ -35,7 +35,7 @@ from streammem.model import Record, record_id
 
 SECOND = 1_000_000_000
 SIDE, WIDTH, COUNT = 14, 112, 196
-PICTURE, CROP = 224, 63
+PICTURE, CROP = 224, 84
 PLANTED = 3
 
 
@@ -103,8 +103,8 @@ def crops(
                 chosen.append((at, y, x))
         for at, y, x in chosen[: -(-count // len(recordings))]:
             planted = cv2.resize(frames[at][y : y + side, x : x + side], (CROP, CROP), interpolation=cv2.INTER_AREA)
-            later = cv2.resize(frames[at + 3][y : y + side, x : x + side], (CROP + 6, CROP + 6))
-            found.append((planted, (later * 0.85).astype(np.uint8)))
+            later = cv2.resize(frames[at + 3][y : y + side, x : x + side], (CROP, CROP), interpolation=cv2.INTER_AREA)
+            found.append((planted, (later * 0.9).astype(np.uint8)))
     return found[:count]
 
 
@@ -238,7 +238,7 @@ def main(arguments: list[str], as_json: bool = False) -> int:
     parser.add_argument("--data", type=Path, default=_recordings.DATA)
     parser.add_argument("--cache", type=Path, default=None, help="where encoded frames are kept")
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--needles", type=int, default=120)
+    parser.add_argument("--needles", type=int, default=48)
     parser.add_argument("--slots", type=int, nargs="+", default=[4, 16, 24])
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)

@@ -12,7 +12,7 @@ from streammem.errors import ModelUnavailable, ObservationError, QueryError
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow  # importing transformers takes longer than everything here
-from tiny_ground_qwen import POOL, RESOLUTION, VISION, WIDTH, save_tiny
+from tiny_ground_qwen import POOL, RESOLUTION, VISION, WIDTH, save_tiny  # noqa: E402
 
 
 @pytest.fixture(scope="module")
