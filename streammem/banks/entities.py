@@ -38,6 +38,8 @@ ITEM_BYTES, ENTITY_BYTES, HISTORY_BYTES = 260, 700, 420
 tracemalloc (``streammem bench entities``), rounded up."""
 TEXT_CHARS = 200
 SAME_AS = "same_as"
+MOST_ALIASES = 4096
+"""Names of a stream that stand for another; then the oldest is no name any more. What it named stays."""
 KEEP = 0.75
 """At the cap a stream is demoted to this share of it, so that the work is done seldom."""
 
@@ -248,6 +250,8 @@ class EntitiesBank:
             if target == name:
                 things.aliases[known] = other
         things.aliases[name] = other
+        if len(things.aliases) > MOST_ALIASES:
+            del things.aliases[next(iter(things.aliases))]
         old = things.entities.pop(name, None)
         if old is None:
             return

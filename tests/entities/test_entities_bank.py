@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import streammem.memory
@@ -17,7 +18,9 @@ from streammem.config import Config, EntitiesConfig, MemoryConfig
 from streammem.errors import CorruptData, QueryError
 from streammem.memory import Memory
 from streammem.model import Detection, Observation, StateFact, TextSpan
+from streammem.storage.demotion import demote
 from streammem.storage.open_part import record_from_observation
+from streammem.storage.segment_writer import Row, RowMeta
 
 SECOND = 10**9
 BOX = (0.1, 0.1, 0.5, 0.5)
@@ -263,3 +266,42 @@ def test_the_cap_holds_and_counts_survive() -> None:
     assert again.digest("cam") == bank.digest("cam")
     with pytest.raises(CorruptData):
         again.load("cam", b"\xc1", lambda number: None)
+
+
+def test_a_flood_of_names_is_bounded() -> None:
+    bank = EntitiesBank(EntitiesConfig(stream_bytes=64 * 1024))
+    for n in range(0, 20_000, 100):
+        facts = tuple(StateFact(f"name {n + i}", "same_as", "thing") for i in range(100))
+        bank.observe(record_from_observation(said(n, n, *facts)))
+    assert len(bank.state("cam")) < 200_000
+    bank.observe(record_from_observation(said(20_000, 20_000, *(at(f"#{i}", "x", kind=f"k{i}") for i in range(4096)))))
+    assert bank.ram_bytes() <= 64 * 1024
+
+
+def test_rows_of_older_segments_have_no_states() -> None:
+    """Segments written before 1.1 hold 13 fields a row; a release of then reads rows of today too."""
+    older = msgspec.msgpack.encode(["s", None, 0, 1.0, "active", [], [], [], [], [], None, None, {"gray": 0.5}])
+    row = msgspec.msgpack.decode(older, type=RowMeta)
+    assert (row.session, row.stats, row.states) == ("s", {"gray": 0.5}, ())
+
+
+def test_merged_moments_keep_the_latest_statements() -> None:
+    records = [record_from_observation(said(n, n, at("mug", f"place {n}"), at(f"pen {n}", "desk"))) for n in range(8)]
+    merged = demote([Row(record, n) for n, record in enumerate(records)], 2)
+    assert len(merged) == 1
+    assert merged[0].record.states == (at("mug", "place 7"), *(at(f"pen {n}", "desk") for n in range(8)))
+    assert demote(merged, 3)[0].record.states == (), "the bank has the history"
+
+
+def test_an_event_log_read_twice_is_written_once(memory: Memory) -> None:
+    log = [said(n, n * 5, StateFact("door", "opened", "", until_ns=(n * 5 + 2) * SECOND)) for n in range(50)]
+    memory.write(log)
+    digest = memory.digest()
+    receipt = memory.write(log)
+    assert (receipt.written, receipt.duplicates) == (0, 50)
+    memory.flush()
+    assert memory.digest() == digest
+    assert ask(memory, "how_often", entity="door", attribute="opened")["total"] == 50
+    inside = ask(memory, "was_at", entity="door", t_ns=11 * SECOND, attribute="opened")
+    assert [fact["t_start_ns"] for fact in inside["facts"]] == [10 * SECOND]
+    assert ask(memory, "was_at", entity="door", t_ns=13 * SECOND, attribute="opened")["status"] == "not_seen"
