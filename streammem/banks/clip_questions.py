@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,6 +29,8 @@ FRAMES = 32
 NEWEST = 3
 """Frames of the newest clip that the fallback of a cosine rule shows."""
 MOST_CLIPS = 1000
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The box of a whole picture."""
 
 
 class OpenClip(NamedTuple):
@@ -200,18 +202,49 @@ class ClipQuestions(ABC):
         unfinished = self._open_ids(snapshot)
         return [_clip(clip.record, clip.record.record_id in unfinished) for clip in found[-limit:]]
 
-    def _select(self, reader: Reader, *, streams: Sequence[str] | None, **arguments: Any) -> Selected:
+    def _select(
+        self,
+        reader: Reader,
+        *,
+        streams: Sequence[str] | None,
+        query: str = "",
+        vector: Sequence[float] | None = None,
+        like: str = "",
+        box: Sequence[float] = WHOLE,
+        policy: str = "top_k",
+        options: Mapping[str, float] | None = None,
+        snapshot: str = "",
+        t_start_ns: int | None = None,
+        t_end_ns: int | None = None,
+    ) -> Selected:
         """The clips that a policy takes for a question.
 
         ``query``: words (``qwen`` only), or ``vector``: of token space, or ``like``: a moment's id, with ``box``
         (x0, y0, x1, y1 in fractions): what is seen there, less the mean of its picture. ``policy``:
         ``top_k`` (``k``), ``cosine_threshold`` (``threshold``, ``most``), ``softmax_threshold`` (``temperature``,
         ``threshold``), its settings in ``options``. ``snapshot``, ``t_start_ns``, ``t_end_ns`` narrow what is read."""
-        return self._choose(reader, streams, _Asked(**_checked(arguments)))[0]
+        asked = _asked(query, vector, like, box, policy, options, snapshot, t_start_ns, t_end_ns)
+        return self._choose(reader, streams, asked)[0]
 
-    def _view(self, reader: Reader, *, streams: Sequence[str] | None, tokens: bool = False, **arguments: Any) -> View:
+    def _view(
+        self,
+        reader: Reader,
+        *,
+        streams: Sequence[str] | None,
+        query: str = "",
+        vector: Sequence[float] | None = None,
+        like: str = "",
+        box: Sequence[float] = WHOLE,
+        policy: str = "top_k",
+        options: Mapping[str, float] | None = None,
+        snapshot: str = "",
+        t_start_ns: int | None = None,
+        t_end_ns: int | None = None,
+        tokens: bool = False,
+    ) -> View:
         """What a reasoner is handed for a question: as ``select``, with the frames, and the vectors if ``tokens``."""
-        selected, found, long_term = self._choose(reader, streams, _Asked(**_checked(arguments)), overview=tokens)
+        asked = _asked(query, vector, like, box, policy, options, snapshot, t_start_ns, t_end_ns)
+        selected, found, long_term = self._choose(reader, streams, asked, overview=tokens)
         by_id = {show_id(clip.record.record_id): clip.record for clip in found}
         chosen = [by_id[clip.id] for clip in selected.clips]
         if selected.fallback == "newest":
@@ -268,27 +301,25 @@ class ClipQuestions(ABC):
         return result, found, long_term
 
 
-class _Asked(msgspec.Struct, kw_only=True):
-    query: str = ""
-    vector: list[float] | None = None
-    like: str = ""
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    policy: str = "top_k"
-    options: dict[str, float] | None = None
-    snapshot: str = ""
-    t_start_ns: int | None = None
-    t_end_ns: int | None = None
+class _Asked(msgspec.Struct, array_like=True):
+    """What came as arguments, checked: they may have come over a wire."""
+
+    query: str
+    vector: list[float] | None
+    like: str
+    box: tuple[float, float, float, float]
+    policy: str
+    options: dict[str, float] | None
+    snapshot: str
+    t_start_ns: int | None
+    t_end_ns: int | None
 
 
-def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
+def _asked(*arguments: Any) -> _Asked:
     try:
-        return msgspec.structs.asdict(msgspec.convert(arguments, _Strict))
+        return msgspec.convert(arguments, _Asked)
     except msgspec.ValidationError as error:
-        raise QueryError(f"clips: {error}", hint=f"arguments: {', '.join(_Asked.__struct_fields__)}") from None
-
-
-class _Strict(_Asked, forbid_unknown_fields=True):
-    pass
+        raise QueryError(f"clips: {error}", hint=f"in this order: {', '.join(_Asked.__struct_fields__)}") from None
 
 
 def _question(reader: Reader, streams: Sequence[str] | None, asked: _Asked) -> str | np.ndarray:
