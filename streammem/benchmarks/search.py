@@ -28,7 +28,8 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
 from streammem.cli.output import write_document  # noqa: E402
-from streammem.storage.vectors import VectorFile, write_vectors  # noqa: E402
+from streammem.storage.segment_writer import checksums  # noqa: E402
+from streammem.storage.vectors import VectorFile, scan, write_vectors  # noqa: E402
 
 
 def unit_rows(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -143,6 +144,43 @@ def measure(path: Path, array: np.ndarray, k: int, repeats: int, seed: int) -> l
     return results
 
 
+def approximate(array: np.ndarray, k: int, repeats: int, seed: int) -> dict[str, Any]:
+    """The index of ``storage/approximate.py`` over all rows, as a segment uses it: build time, recall, milliseconds."""
+    from streammem.storage.approximate import ApproximateIndex, build
+
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        entry, data = build(array, "index.bin")
+        built = time.process_time() - begun
+        path = Path(folder) / entry.name
+        path.write_bytes(data)
+        index = ApproximateIndex(path, entry, checksums(path).crcs)
+        seconds: list[float] = []
+        right = 0
+        for turn in range(repeats + 2):
+            near = array[int(rng.integers(0, len(array)))].astype(np.float32)
+            query = near + np.float32(0.03) * rng.standard_normal(array.shape[1], dtype=np.float32)
+            start = time.perf_counter()
+            assert index.useful(k, 0, len(array), len(array))
+            found = index.search(array, query, k, 0, len(array)).rows
+            if turn >= 2:
+                seconds.append(time.perf_counter() - start)
+            right += len(set(found.tolist()) & set(scan(array, query, k, max_norm=2.0).rows.tolist()))
+    return {
+        "rows": len(array),
+        "build_cpu_s": round(built, 1),
+        "bytes": len(data),
+        "share_of_vectors": round(len(data) / array.nbytes, 2),
+        "lists": entry.lists,
+        "nprobe": entry.nprobe,
+        "recall_in_manifest": entry.recall,
+        "recall": round(right / (k * (repeats + 2)), 4),
+        "p50_ms": round(float(np.median(seconds)) * 1e3, 3),
+        "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 3),
+    }
+
+
 def first_call_ms(path: Path, dim: int) -> float:
     """Open and search once with cold mappings (the page cache is warm), faiss already imported."""
     query = np.ones(dim, np.float32) / np.float32(dim**0.5)
@@ -159,10 +197,12 @@ def main(arguments: list[str], as_json: bool = False) -> int:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--approximate", action="store_true", help="build an approximate index too (a minute at 1e6)")
     parser.add_argument("--folder", type=Path, default=None, help="where the files go (default: a temporary folder)")
     chosen = parser.parse_args(arguments)
     faiss.omp_set_num_threads(1)
     results: list[dict[str, Any]] = []
+    indexed: list[dict[str, Any]] = []
     first: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         for rows in chosen.rows:
@@ -172,12 +212,15 @@ def main(arguments: list[str], as_json: bool = False) -> int:
             write_vectors(path, array)
             results += measure(path, array, chosen.k, chosen.repeats, chosen.seed)
             first[str(rows)] = first_call_ms(path, chosen.dim)
+            if chosen.approximate:
+                indexed.append(approximate(array, chosen.k, 10 * chosen.repeats, chosen.seed))
             path.unlink()
     document = {
         "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": 1},
         "versions": {"faiss": faiss.__version__, "numpy": np.__version__, "python": platform.python_version()},
         "open_and_first_search_ms": first,
         "results": results,
+        "approximate": indexed,
     }
     report(document, as_json)
     return 0
@@ -195,3 +238,5 @@ def report(document: dict[str, Any], as_json: bool) -> None:
             f"{row['rows']:>9,} {row['window']:>7.0%} {ms['ours']:>8.2f} {ms[row['fastest_bare_scan']]:>8.2f} "
             f"{ms['bytes']:>8.2f} {ms['numpy']:>8.1f} {row['ratio']:>6.2f} {row['recall']:>6.2f}"
         )
+    for row in document["approximate"]:
+        print("approximate index:", ", ".join(f"{name} {value}" for name, value in row.items()))
