@@ -77,15 +77,17 @@ def find_model(
     revision: str | None = None,
     allow_download: bool | None = None,
     hub_cache: str | os.PathLike[str] | None = None,
+    required: tuple[str, ...] = REQUIRED,
 ) -> ModelFiles:
-    """Find ``model``; see the top of this file. ``allow_download=None`` asks the environment.
+    """Find ``model``; see the top of this file. ``allow_download=None`` asks the environment; ``required`` are the
+    files that it must have besides the weights.
 
     Raises ConfigError for a name that is neither a folder nor ``owner/name``, ModelUnavailable where files are missing:
     the message lists them, the hint is the command that gets them."""
     name = os.fspath(model)
     path = Path(name.removeprefix("file:")).expanduser()
     if path.is_dir():
-        return _checked(path, name, "", f"put them into {path}")
+        return _checked(path, name, "", f"put them into {path}", required)
     if name.startswith(("file:", "/", "./", "../", "~")):
         raise ModelUnavailable(
             f"there is no folder {path}", hint="name a folder that holds config.json and model.safetensors"
@@ -102,18 +104,18 @@ def find_model(
     require_transformers()
     cache = None if hub_cache is None else Path(hub_cache)
     folder = _from_cache(repository, revision, cache)
-    incomplete = folder is not None and bool(_missing(folder))
+    incomplete = folder is not None and bool(_missing(folder, required))
     if folder is None or incomplete:
         allowed, why_not = _may_download(allow_download)
         if allowed:
             folder = _download(repository, revision, cache, command)
         elif folder is None:
-            needs = ", ".join((*REQUIRED, WEIGHTS))
+            needs = ", ".join((*required, WEIGHTS))
             raise ModelUnavailable(
                 f"model {repository} isn't on this machine (needed: {needs}), and no download: {why_not}",
                 hint=f"with a network, run: {command}; or give a folder",
             )
-    return _checked(folder, repository, folder.name, f"run: {command}")
+    return _checked(folder, repository, folder.name, f"run: {command}", required)
 
 
 def _from_cache(repository: str, revision: str | None, hub_cache: Path | None) -> Path | None:
@@ -149,8 +151,8 @@ def _download(repository: str, revision: str | None, hub_cache: Path | None, com
     return Path(folder)
 
 
-def _missing(folder: Path) -> list[str]:
-    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+def _missing(folder: Path, required: tuple[str, ...]) -> list[str]:
+    missing = [name for name in required if not (folder / name).is_file()]
     if (folder / NEW_PIXELS).is_file() and REQUIRED[1] in missing:
         missing.remove(REQUIRED[1])
     return missing if _weight_files(folder) else [*missing, WEIGHTS]
@@ -169,8 +171,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _checked(folder: Path, model: str, revision: str, hint: str) -> ModelFiles:
-    missing = _missing(folder)
+def _checked(folder: Path, model: str, revision: str, hint: str, required: tuple[str, ...]) -> ModelFiles:
+    missing = _missing(folder, required)
     if missing == [WEIGHTS] and list(folder.glob("*.bin")):
         raise ModelUnavailable(
             f"{folder} has no {WEIGHTS}, only .bin weights, which are pickles and never read",

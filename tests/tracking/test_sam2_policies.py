@@ -90,7 +90,7 @@ def test_1_fifo_is_the_stock_model(kind: str, models: dict[str, Any], stock_mode
         for t, (a, b) in enumerate(zip(stock, ours, strict=True)):
             assert torch.equal(a, b), f"frame {t}, streaming {streaming}: {float((a - b).abs().max())}"
     # The comparison means something: outputs change with time, and another policy differs.
-    assert len({round(float(one.sum()), 3) for one in ours}) > 20
+    assert len({round(float(one.sum()), 3) for one in ours}) > 10
     _, other = our_run(models[kind], pictures, "diverse")
     assert any(not torch.equal(a, b) for a, b in zip(ours, other, strict=True))
 
