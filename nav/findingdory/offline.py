@@ -21,8 +21,9 @@ _LONGEST = 100_000
 _MOST = 10_000
 """Frames in an answer."""
 _BRACKET = re.compile(r"[\[{]")
+_NEST = re.compile(r"[\[{\s]+")
 _TRIES = 2000
-"""Brackets at which reading is tried: ten thousand open brackets would cost a second each otherwise."""
+"""Brackets at which reading is tried; a nest deeper than Python's stack is passed over as one."""
 
 
 def parse_answer(text: str) -> Frames | None:
@@ -38,8 +39,11 @@ def parse_answer(text: str) -> Frames | None:
         tries += 1
         try:
             value, end = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             at = match.start() + 1
+            continue
+        except RecursionError:
+            at = _NEST.match(text, match.start()).end()  # type: ignore[union-attr]
             continue
         read = _frames(value)
         found = found if read is None else read

@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -207,10 +208,19 @@ def test_episode_files_come_back(experience: Experience, tmp_path: Path) -> None
         EpisodeSet(tmp_path)
 
 
-def test_episodes_with_missing_tasks(tmp_path: Path) -> None:
-    short = make_experience(make_home(1, rooms=3), 0, interactions=2)
-    write_episodes(tmp_path / "val", [short])
-    assert set(EpisodeSet(tmp_path).episodes[0].missing_tasks()) >= {38, 39, 40, 43, 44, 45, 46}
+def test_episodes_with_missing_tasks(experience: Experience, tmp_path: Path) -> None:
+    """An episode of two interactions doesn't ask what needs three; what is missing is said, not made up."""
+    write_episodes(tmp_path / "val", [experience])
+    short = msgspec.structs.replace(experience.log, interactions=experience.log.interactions[:2])
+    asked = {f"task_{one.task}" for one in questions(short)}
+    path = tmp_path / "val" / "episodes.json"
+    written = json.loads(path.read_text())
+    kept = {name: one for name, one in written["episodes"][0]["instructions"].items() if name in asked}
+    written["episodes"][0]["instructions"] = kept
+    path.write_text(json.dumps(written))
+    missing = EpisodeSet(tmp_path).episodes[0].missing_tasks()
+    assert missing == sorted(set(range(1, 61)) - {int(name[5:]) for name in asked})
+    assert set(missing) >= {38, 39, 40, 43, 44, 45, 46}
 
 
 def test_the_frame_log(experience: Experience, tmp_path: Path) -> None:

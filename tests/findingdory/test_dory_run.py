@@ -35,6 +35,7 @@ def test_the_report(report: tuple[Path, dict]) -> None:  # type: ignore[type-arg
     assert (out / "pictures" / "4.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(
     report: tuple[Path, dict],
     monkeypatch: pytest.MonkeyPatch,  # type: ignore[type-arg]
