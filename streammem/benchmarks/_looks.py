@@ -67,7 +67,9 @@ def as_watched(
     from perception.sampling import KeyframeSelector
 
     selector = KeyframeSelector()
-    vectors, changes, starts = [], [], []
+    vectors: list[np.ndarray] = []
+    changes: list[float] = []
+    starts: list[int] = []
     for looks, lo, hi in parts:
         if vectors:
             starts.append(len(vectors))
