@@ -61,7 +61,11 @@ def test_one_file_is_read_and_the_most_explicit_wins(tmp_path: Path) -> None:
 
 def test_explaining_a_section_and_everything() -> None:
     settings = load_settings(environment={})
-    assert [item.key for item in settings.explain("budget")] == ["budget.disk_bytes", "budget.ram_bytes"]
+    assert [item.key for item in settings.explain("budget")] == [
+        "budget.disk_bytes",
+        "budget.ram_bytes",
+        "budget.policy",
+    ]
     assert [item.key for item in settings.explain()] == list(fields())
     with pytest.raises(ConfigError, match=r"did you mean perception\.fps\?"):
         settings.explain("perception.fsp")

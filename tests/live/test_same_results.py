@@ -136,7 +136,7 @@ def test_status_and_digest(memory: Memory | Client, tmp_path: Path) -> None:
     assert status.observations == 40
     assert [stream.stream for stream in status.streams] == ["kitchen"]
     with streammem.memory.open(tmp_path / "other", spaces=fake_space) as other:
-        for i in reversed(range(40)):
+        for i in range(40):
             other.write(moment(i))
         assert memory.digest() == other.digest()
 
