@@ -35,7 +35,14 @@ Layer = Literal["default", "file", "environment", "flag"]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_UNITS = {"_seconds": "seconds", "_ms": "milliseconds", "_bytes": "bytes", "_px": "pixels", "fps": "frames a second"}
+_UNITS = {
+    "_seconds": "seconds",
+    "_ms": "milliseconds",
+    "_bytes": "bytes",
+    ".bytes": "bytes",
+    "_px": "pixels",
+    "fps": "frames a second",
+}
 _SECRET = re.compile(r"(?:^|[._])(?:key|token|secret|password|credential)s?$", re.IGNORECASE)
 
 
@@ -319,7 +326,7 @@ def _validate(origins: Mapping[str, Origin]) -> tuple[Config | None, list[Proble
 
 def _sized(key: str, value: object) -> object:
     """``512MB`` for the keys that count bytes. 1 MB is 1024 kB here, as in ``config.py``."""
-    if key.endswith("_bytes") and isinstance(value, str):
+    if key.endswith(("_bytes", ".bytes")) and isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
         if match:
             return int(float(match[1]) * 1024 ** _POWER[match[2].lower()])
