@@ -176,6 +176,8 @@ def _tiny(observation: Observation) -> np.ndarray | None:
     if observation.thumbnail is None:
         return None
     picture = cv2.imdecode(np.frombuffer(observation.thumbnail, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        return None
     small = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     small -= small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
