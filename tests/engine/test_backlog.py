@@ -147,7 +147,6 @@ def test_a_defect_in_the_middle_stops_the_memory_and_loses_nothing(tmp_path: Pat
     with pytest.raises(RuntimeError, match="a defect"):
         feeder.run(memory)
     files.error = None
-    assert feeder.meanwhile > 0
     with pytest.raises(StorageError, match="applying what is durable failed"):
         memory.write(observation(500, "a"))
     acknowledged = list(feeder.acknowledged)

@@ -31,6 +31,7 @@ def fill(memory: Memory, count: int, streams: tuple[str, ...] = ("cam",), jpeg: 
 @given(
     st.lists(st.tuples(st.integers(1, 120), st.sampled_from([300, 4000, 20000]), st.booleans()), min_size=4, max_size=9)
 )
+@pytest.mark.slow
 def test_never_exceeded(tmp_path_factory: pytest.TempPathFactory, bursts: list[tuple[int, int, bool]]) -> None:
     """Measured on the disk itself after every write: files, catalogue, journal, rounded up to pages."""
     directory = tmp_path_factory.mktemp("budget")

@@ -325,12 +325,12 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
             open_memory(tmp_path)
         assert caught.value.pid == os.getpid()
         code = (
-            "import streammem.memory as m, sys\n"
+            "import streammem.memory as m, sys; from sample_moments import small_config\n"
             "try:\n    m.open(sys.argv[1])\nexcept Exception as e:\n    print(type(e).__name__, e.pid)\n"
-            "r = m.open(sys.argv[1], mode='read'); print(r.observation_count, r.digest())"
+            "r = m.open(sys.argv[1], mode='read', config=small_config()); print(r.observation_count, r.digest())"
         )
         root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests" / "storage")))}
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
         )
