@@ -206,6 +206,7 @@ def test_another_configuration_in_a_named_memory_is_refused(run: Run, clip: Path
     assert (done.code, "--rewatch replaces that" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_watch_resumes_and_ends_in_the_same_memory(run: Run, cache: Path, tmp_path: Path) -> None:
     """SIGINT in the middle: exit code 130; the next call says where it goes on; the digest is that of a whole run."""
     video = write_clip(tmp_path / "long.mp4", seconds=60)

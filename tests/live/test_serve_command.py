@@ -98,6 +98,7 @@ def test_wrong_use(tmp_path: Path) -> None:
     assert "--to takes the address" in command("watch", "synthetic:shapes", "--to", "somewhere", code=2)
 
 
+@pytest.mark.slow
 def test_keys_from_the_command_line(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     new_key(keys, "boss", role="admin")

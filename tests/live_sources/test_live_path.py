@@ -74,6 +74,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.close()
 
 
+@pytest.mark.slow
 def test_fault_16_a_camera_dies_comes_back_and_freezes_and_the_service_says_so(rig: Rig) -> None:
     server = Server("moving")
     source = AddressSource(server.address(), fps=FPS, config=LIVE)

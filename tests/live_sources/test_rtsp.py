@@ -97,6 +97,7 @@ def test_a_password_opens_it_and_is_never_shown(server: Server) -> None:
         guarded.kill()
 
 
+@pytest.mark.slow
 def test_fault_15_a_server_that_is_killed_and_comes_back(server: Server) -> None:
     config = LiveConfig(stall_seconds=4.0, backoff_seconds=0.1, backoff_limit_seconds=0.5, reconnect_seconds=30.0)
     source = AddressSource(server.address(), fps=5, config=config)
@@ -120,6 +121,7 @@ def test_fault_15_a_server_that_is_killed_and_comes_back(server: Server) -> None
             each.kill()
 
 
+@pytest.mark.slow
 def test_fault_15_a_server_that_keeps_the_connection_but_sends_nothing(server: Server) -> None:
     """Half-open: SIGSTOP leaves the TCP connection up."""
     config = LiveConfig(stall_seconds=2.0, backoff_seconds=0.1, backoff_limit_seconds=0.2, reconnect_seconds=1.0)

@@ -85,6 +85,7 @@ def real_picture() -> np.ndarray:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
+@pytest.mark.slow
 def test_minilm_equals_transformers(model_cache: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     import torch

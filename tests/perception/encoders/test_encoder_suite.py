@@ -62,6 +62,7 @@ def test_describes_a_picture(suite: EncoderSuite, banana: np.ndarray) -> None:
     assert "ocr" in frame.seconds
 
 
+@pytest.mark.slow
 def test_threads_change_nothing(suite: EncoderSuite, banana: np.ndarray, noise: np.ndarray) -> None:
     pictures = [banana, noise, banana[:, ::-1].copy(), np.zeros((120, 160, 3), np.uint8)] * 2
     one_by_one = [suite.describe(p, suite.glance(p)) for p in pictures]

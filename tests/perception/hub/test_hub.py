@@ -121,6 +121,7 @@ def test_a_frame_never_depends_on_its_batch(space: HubSpace) -> None:
     assert texts.tobytes() == b"".join(space.embed_text([text]).tobytes() for text in SENTENCES)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes(folders: dict[str, Path]) -> None:
     program = (
         "import sys, hashlib, numpy as np\n"

@@ -96,6 +96,7 @@ def elsewhere(program: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_download_where_it_is_allowed_and_never_again(
     hub: tuple[str, list[str]], folders: dict[str, Path], tmp_path: Path
 ) -> None:

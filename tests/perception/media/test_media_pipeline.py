@@ -315,6 +315,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_in_the_same_memory(clip: str, tmp_path: Path) -> None:
     """SIGKILL after waits from a fixed list; the memory's digest is that of a run in one go."""
     one_go = program(tmp_path / "one", clip, 0.0)
