@@ -281,13 +281,17 @@ class Segment:
         return result
 
     def signature(self) -> np.ndarray | None:
-        """The mean of all vectors, (d,) float32, normalised; None where there are none. Raises CorruptData."""
-        if self._vectors is None or not len(self._vectors):
+        """The mean of all vectors, (d,) float32, normalised; None where there are none. Raises CorruptData.
+
+        Reads through a mapping of its own, so that a look at every segment doesn't keep all of them in RAM."""
+        if not self.manifest.vectors:
             return None
-        array = self._vectors.as_array()
-        total = np.zeros(array.shape[1], np.float64)
-        for at in range(0, len(array), 8192):
-            total += array[at : at + 8192].sum(axis=0, dtype=np.float64)
+        with VectorFile(self.directory / "vectors.bin") as file:
+            array = file.as_array()
+            total = np.zeros(array.shape[1], np.float64)
+            for at in range(0, len(array), 8192):
+                total += array[at : at + 8192].sum(axis=0, dtype=np.float64)
+            del array  # else the mapping stays as long as this view
         norm = float(np.linalg.norm(total))
         return (total / norm).astype(np.float32) if norm > 0 else None
 
