@@ -94,7 +94,8 @@ def map_(
     else:
         _tell(out, document, things, ways, where, route_from is not None)
     asked = where is not None or route_from is not None
-    return 0 if not asked or things or any(way["found"] for way in ways) else NOTHING
+    seen = any(thing["label"] for thing in things)  # a view that merely looks like the words is no sighting
+    return 0 if not asked or seen or any(way["found"] for way in ways) else NOTHING
 
 
 def _end(text: str) -> int | str:
@@ -141,7 +142,7 @@ def _tell(
             f"  {name} at ({x:.2f}, {y:.2f}, {z:.2f}) in {printable(thing['frame_id'])}, {there}, score"
             f" {thing['score']:.2f}, {thing['sightings']} sightings, {printable(thing['room'] or '')}"
         )
-    if where is not None and not things:
+    if where is not None and not any(thing["label"] for thing in things):
         out.line(f"  nothing of {printable(where)!r} was seen")
     for way in ways:
         if way["found"]:
