@@ -229,6 +229,34 @@ def test_the_agent_of_the_runner() -> None:
         assert agent.act(observation(x, 0, yaw, **now))["action"] == "low_level_policy_failure"  # type: ignore[index]
 
 
+def test_the_agent_fills_a_real_memory(tmp_path: Path) -> None:
+    """Over a real service: what it sends is accepted, and a frame's number is its record and its time."""
+    import streammem.memory
+    from nav.findingdory.clock import FrameIndex
+    from streammem.config import Config
+    from streammem.service import Service
+
+    config = Config()
+    with (
+        streammem.memory.open(tmp_path / "memory", config=config) as memory,
+        Service(memory, config=config.service, bind="tcp://127.0.0.1:*") as service,
+    ):
+        agent = StreammemAgent({"address": service.address, "stream": "dory"}, answers=Said([3]))
+        agent.episode_index = 7
+        agent.reset()
+        for i in range(5):
+            agent.act(observation(i, 0.5, 0.3))
+        asked = agent.act(observation(5, 0.5, 0.3, can_take_action=1))
+        assert asked["action_args"]["nav_indices"] == [3] and agent._producer.refused == {}  # type: ignore[index]
+        index = FrameIndex("dory", "ep_7", 5)
+        for i in range(5):
+            record = memory.record(index.record_id(i))
+            assert record is not None and record.t_start_ns == index.capture_ns(i)
+            assert record.pose is not None and record.pose.position_m == pytest.approx((i, 0.5, 1.31))
+            assert memory.thumbnail(record.record_id) and record.arrays["depth_m"].shape == (64, 48)
+        agent._producer.close()
+
+
 def test_the_agent_never_reads_the_truth() -> None:
     """An observation whose oracle_keyframes can't be touched."""
 
