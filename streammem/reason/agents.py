@@ -20,7 +20,7 @@ from streammem.captions import ComposedCaptioner, scene_of
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence
 from streammem.reason.base import Context, Hypothesis, Period, Purse, Spent, State, Task
-from streammem.reason.likelihood import choose
+from streammem.reason.likelihood import OPTION, choose
 from streammem.recall.answer import CLOSEST, answer_of
 from streammem.recall.calibrate import Verdict, calibration_of, verdicts
 from streammem.recall.fuse import score_fusion
@@ -223,7 +223,8 @@ class EmbeddedAgents:
             phrase = option if not content_words(plan.phrase) else f"{plan.phrase} {option}"
             found = search_plan(view, phrase, task, plan, purse)
             results.append(found)
-            scores.append(max((hit.moment.score for hit in found.hits), default=-np.inf))
+            alone = found if phrase == option else search_plan(view, option, task, plan, purse)
+            scores.append(_top(found) + OPTION * _top(alone))
         chosen, shares = choose(scores)
         seen = sum(found.rows for found in results) > 0
         unread = len(task.options) - len(scores)
@@ -340,6 +341,11 @@ def judge(view: View, hit: Hit) -> list[Verdict]:
     """The calibrated verdicts on one hit."""
     space = view.space(hit.signals.timeline.space) if hit.signals.timeline.space else None
     return verdicts(hit, calibration_of(space))
+
+
+def _top(found: Found) -> float:
+    """The best moment's score, -inf where there is none."""
+    return max((hit.moment.score for hit in found.hits), default=-np.inf)
 
 
 def confirmed(view: View, hit: Hit) -> bool:
