@@ -196,7 +196,7 @@ class ClipsConfig(Section):
     """Compressed clips of patch tokens. Needs tokens: ``perception.tokens``, or a producer that sends them."""
 
     on: bool = False
-    compressor: Literal["pool", "merge", "qwen"] = "pool"
+    compressor: Literal["pool", "merge", "qwen"] = "merge"
     """pool: means of cells; merge: alike tokens melt; qwen: the weights of InternLM-XComposer2.5-OmniLive."""
     slots: Annotated[int, Field(ge=1, le=1024)] = 4
     """Slots a frame (pool: a square number). qwen has its own."""

@@ -27,7 +27,7 @@ from streammem.model import Observation, show_id
 
 
 def config(**changes: object) -> Config:
-    return small_config().model_copy(update={"clips": ClipsConfig(on=True, **changes)})  # type: ignore[arg-type]
+    return small_config().model_copy(update={"clips": ClipsConfig(**{"on": True, "compressor": "pool", **changes})})  # type: ignore[arg-type]
 
 
 def with_tokens(
