@@ -54,10 +54,13 @@ def search(
     k: int | None = None,
     between: Between | None = None,
     streams: Sequence[str] | None = None,
+    exact: bool = False,
 ) -> list[Evidence]:
-    """The ``k`` best moments for ``query``, best first. Raises QueryError for a question that can't be asked,
+    """The ``k`` best moments for ``query``, best first; with ``exact`` no approximate index is used.
+
+    Raises QueryError for a question that can't be asked,
     SpaceMismatch where nothing could be looked at: no space of the memory's pictures opens, and no words match."""
-    found = find(view, query, k=k, between=between, streams=streams)
+    found = find(view, query, k=k, between=between, streams=streams, exact=exact)
     if not found.hits and found.missing and len(found.missing) == len(found.spaces):
         raise SpaceMismatch(
             f"the memory's pictures are of the space {', '.join(found.missing)}, which can't be opened here, and no"
