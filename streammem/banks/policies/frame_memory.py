@@ -189,7 +189,7 @@ class FrameMemory:
             shape = next((getattr(one, name).shape for one in held if getattr(one, name) is not None), new.shape)
             if new.shape != shape or not np.isfinite(new).all():
                 self.counts[f"refuse: {name} of another shape or not finite"] += 1
-                record = replace(record, **{name: None})
+                record = replace(record, **{name: None})  # type: ignore[arg-type]
         return record
 
     def _note(self, change: Change) -> None:

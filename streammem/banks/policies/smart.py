@@ -45,19 +45,18 @@ class NonRedundant:
         if refusal or vector is None:
             return [Change(record.t, "refuse", "long", refusal, record.t)]
         entries = [one for one in (*policy.prompts, *policy.long) if describe(one, self.similarity) is not None]
-        alike = [cosine(vector, self._vector(one)) for one in entries]
-        if alike and max(alike) > self.duplicate:
-            return self._refresh(policy, record, entries[int(np.argmax(alike))], max(alike))
+        rows = _unit([*(self._vector(one) for one in entries), vector])
+        alike = rows[:-1] @ rows[-1]
+        nearest = float(alike.max(initial=0.0))
+        if nearest > self.duplicate:
+            return self._refresh(policy, record, entries[int(np.argmax(alike))], nearest)
         fresh = [*policy.long, record.kept()]
-        change = Change(record.t, "add", "long", f"new view (nearest cosine {max(alike, default=0.0):.3f})", record.t)
+        change = Change(record.t, "add", "long", f"new view (nearest cosine {nearest:.3f})", record.t)
         if len(fresh) <= self.keeps:
             policy.long = fresh
             return [change]
-        vectors = [self._vector(one) for one in fresh]
-        crowding = [
-            float(np.mean([cosine(one, other) for at2, other in enumerate(vectors) if at2 != at]))
-            for at, one in enumerate(vectors)
-        ]
+        ours = rows[len(entries) - len(policy.long) :]
+        crowding = ((ours @ ours.T).sum(axis=1) - 1.0) / (len(ours) - 1)
         worst = int(np.argmax(crowding))
         reason = f"most like the others (mean cosine {crowding[worst]:.3f})"
         gone = fresh.pop(worst)
@@ -83,6 +82,12 @@ class NonRedundant:
 
     def read(self, policy: Policy, t: int) -> list[Read]:
         return read_long(policy, t)
+
+
+def _unit(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, d) float64 rows of unit length; a zero vector stays zero."""
+    rows = np.stack([vector.ravel() for vector in vectors]).astype(np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 class SmartMemory(Composite):
