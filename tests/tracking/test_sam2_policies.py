@@ -20,6 +20,7 @@ from streammem.banks.policies import POLICIES
 from streammem.errors import CorruptData, InputError, ModelUnavailable
 
 KINDS = ("sam2_video", "edgetam_video")
+BOTH = ("sam2_video", pytest.param("edgetam_video", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +81,7 @@ def our_run(model: Any, pictures: list[np.ndarray], policy: str, *, prune: bool 
     return tracker, tracker.seen  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_1_fifo_is_the_stock_model(kind: str, models: dict[str, Any], stock_models: dict[str, Any]) -> None:
     pictures = clip(40)
     _, ours = our_run(models[kind], pictures, "fifo")
@@ -102,6 +103,7 @@ def test_1_without_a_memory_it_is_the_stock_model(models: dict[str, Any], stock_
     assert all(torch.equal(a, b) for a, b in zip(ours, stock, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fifo", "diverse", "samurai"])
 def test_2_pruned_is_unpruned(policy: str, models: dict[str, Any]) -> None:
     pictures = clip(40)
@@ -115,20 +117,21 @@ def test_2_pruned_is_unpruned(policy: str, models: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_2_bounded_over_a_thousand_frames(models: dict[str, Any]) -> None:
+def test_2_bounded_over_four_hundred_frames(models: dict[str, Any]) -> None:
     pictures = clip(100)
     tracker = Sam2Tracker(models["sam2_video"], Sam2Settings(policy="diverse"))
     sizes = []
-    for t in range(1000):
+    for t in range(400):
         tracker.step(pictures[t % 100], t=t, prompts={"a": first_mask()} if t == 0 else None)
         session = tracker._objects["a"].session
         assert session.processed_frames is None and len(session.frames_tracked_per_obj[0]) == 0
         assert len(sam2_model.payload_of(session, 0)) <= 1 + tracker.memory("a").policy.budget().frames
         sizes.append(tracker.ram_bytes())
     # Flat but for the audit's lines, which are capped at 256.
-    assert max(sizes[500:]) <= max(sizes[100:500]) + 1000
+    assert max(sizes[300:]) <= max(sizes[100:300]) + 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_every_policy_runs(policy: str, models: dict[str, Any]) -> None:
     tracker, seen = our_run(models["sam2_video"], clip(24), policy)
@@ -150,7 +153,7 @@ def test_8_a_late_object_changes_nothing(models: dict[str, Any]) -> None:
         alone.step(picture, t=t, prompts=start)
         both.step(picture, t=t, prompts=start | late)
         if t == 20:
-            both.prompt("b", SamPrompt(box=(80, 40, 130, 90)))
+            both.prompt("b", np.roll(other, 5, axis=1))
         if t == 25:
             both.remove("b")
         x, y = alone.logits("a"), both.logits("a")
@@ -159,7 +162,7 @@ def test_8_a_late_object_changes_nothing(models: dict[str, Any]) -> None:
     assert alone.memory("a").state() == both.memory("a").state()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_8_order_of_what_is_read_does_not_matter(kind: str, models: dict[str, Any]) -> None:
     pictures = clip(12)
 
@@ -180,7 +183,7 @@ def test_8_order_of_what_is_read_does_not_matter(kind: str, models: dict[str, An
     assert float(np.abs(straight - turned).max()) < 1e-4 * scale
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_8_replay_from_state(kind: str, models: dict[str, Any]) -> None:
     pictures = clip(30)
     whole = Sam2Tracker(models[kind], Sam2Settings(policy="resurg"))
@@ -276,9 +279,9 @@ def test_load_by_path_and_what_is_missing(models: dict[str, Any], tmp_path: Any,
     for kind in KINDS:
         models[kind].save_pretrained(tmp_path / kind)
         loaded = sam2_model.open_model(tmp_path / kind, device="cpu")
-        _, a = our_run(models[kind], clip(5), "fifo")
-        _, b = our_run(loaded, clip(5), "fifo")
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        stock = type(loaded).__mro__[2].from_pretrained(tmp_path / kind).eval()  # type: ignore[attr-defined]
+        _, ours = our_run(loaded, clip(5), "fifo")
+        assert all(torch.equal(x, y) for x, y in zip(ours, stock_run(stock, clip(5), streaming=True), strict=True))
     (tmp_path / "sam2_video" / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=r"lacks model\.safetensors"):
         sam2_model.open_model(tmp_path / "sam2_video")
