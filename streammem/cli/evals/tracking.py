@@ -1,4 +1,5 @@
-"""``streammem eval tracking``: J, F and J&F of the tracker by memory policy, and the occlusion suite."""
+"""``streammem eval tracking``: J, F and J&F of the tracker by memory policy, and the occlusion suite; for boxes with
+identities HOTA, IDF1 and MOTA (boxes.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ DEFAULT = ("fifo", "gated", "diverse")
 def tracking(
     data: Annotated[
         str,
-        typer.Argument(metavar=f"DATA|{SUITE}", help="Sequences as NAME/frames + NAME/masks, or in DAVIS's layout."),
+        typer.Argument(metavar=f"DATA|{SUITE}", help="NAME/frames + NAME/masks, DAVIS, or MOTChallenge."),
     ],
     policy: Annotated[
         list[str] | None, typer.Option("--policy", metavar="NAME", help="Memory policy; may be repeated; 'all'.")
@@ -35,11 +36,26 @@ def tracking(
     frames: Annotated[int | None, typer.Option("--frames", min=3, help="At most so many frames a sequence.")] = None,
     refinement: Annotated[str, typer.Option("--refinement", help="guided, grabcut or none.")] = "none",
     recent: Annotated[int, typer.Option("--recent", min=0, max=6, help="Recent frames that are asked.")] = 3,
+    detector: Annotated[
+        str | None, typer.Option("--detector", metavar="PATH", help="Boxes: detect with this instead of det.txt.")
+    ] = None,
+    looks: Annotated[
+        str | None, typer.Option("--looks", metavar="lite0|PATH", help="Boxes: what describes how they look.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Boxes: classes of the detector; default person.")
+    ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
-    """How well masks are followed, with the first mask copied as the baseline."""
+    """How well masks are followed, with the first mask copied as the baseline; or boxes, against SORT and ByteTrack."""
     out = Output(as_json=json, quiet=quiet)
+    from perception.trackers.mot import is_mot
+
+    if data != SUITE and Path(data).is_dir() and is_mot(Path(data)):
+        from streammem.cli.evals.boxes import score_boxes_in
+
+        return score_boxes_in(Path(data), out, only=only or [], detector=detector, looks=looks, classes=label or [])
     from perception.trackers import evaluate
     from perception.trackers.propagation import PropagationSettings
     from streammem.banks.policies import POLICIES, make_policy
