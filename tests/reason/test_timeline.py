@@ -129,6 +129,16 @@ def test_a_late_moment_changes_no_finished_node() -> None:
     assert [r.seq for r in bank.observe(moment(31 * S)) if r.session == "L0"] == [2]
 
 
+def test_a_node_that_lost_something_is_never_written() -> None:
+    bank = TimelineBank(10)
+    bank.observe(moment(S))
+    assert bank.forget("cam", 0, 2 * S) == 1
+    made = [r for t in (5, 12, 15, 31, 45, 61) for r in bank.observe(moment(t * S))]
+    places = {(r.session, r.seq) for r in made}
+    assert ("L0", 1) in places and ("L0", 3) in places and ("L1", 1) in places
+    assert not {("L0", 0), ("L1", 0), ("L2", 0)} & places
+
+
 def test_damaged_state_is_named() -> None:
     with pytest.raises(CorruptData, match="timeline of 'cam'"):
         TimelineBank(10).load("cam", b"\xc1", lambda _: None)
