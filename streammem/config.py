@@ -243,8 +243,9 @@ class ServiceConfig(Section):
 
     bind: str = "tcp://127.0.0.1:5570"
     """Where clients connect. Other than loopback and ipc:// needs keys."""
-    credits: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Packets that one client may have unacknowledged."""
+    credits: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Packets that one client may have unacknowledged. Twice as many double the wait for an acknowledgement and bring
+    no more through (Little's law; streammem bench service flood)."""
     credit_bytes: Annotated[int, Field(ge=1 * MB)] = 32 * MB
     """... and their bytes; one packet alone may be larger."""
     queue_bytes: Annotated[int, Field(ge=1 * MB)] = 256 * MB

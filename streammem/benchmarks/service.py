@@ -67,7 +67,7 @@ class Served:
 
 
 def produce(
-    address: str, streams: list[list[str]], *, rate: float, seconds: float, size: int, window: int = 64, key: str = ""
+    address: str, streams: list[list[str]], *, rate: float, seconds: float, size: int, window: int = 32, key: str = ""
 ) -> list[dict[str, Any]]:
     """One producer process for each list of streams, started together; ``rate`` a second each, 0 for all they can."""
     running = []

@@ -165,7 +165,7 @@ def test_fault_09_both_versions_are_named(dealer: zmq.Socket[Any]) -> None:
     dealer.send_multipart([msgspec.msgpack.encode({"kind": "hello", "version": [3, 1], "id": 1, "client": "c"})])
     error = answer(dealer)
     assert isinstance(error, p.Error)
-    assert error.message == "the message speaks protocol 3.1, this release speaks 1.0"
+    assert error.message == "the message speaks protocol 3.1, this release speaks 1.1"
 
 
 def test_a_frame_above_the_limit_is_never_allocated(running: Running, dealer: zmq.Socket[Any]) -> None:
