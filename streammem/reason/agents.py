@@ -20,6 +20,7 @@ from streammem.captions import ComposedCaptioner, scene_of
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence
 from streammem.reason.base import Context, Hypothesis, Period, Purse, Spent, State, Task
+from streammem.reason.checks import sources_of, weighed
 from streammem.reason.likelihood import OPTION, choose
 from streammem.recall.answer import CLOSEST, answer_of
 from streammem.recall.calibrate import Verdict, calibration_of, verdicts
@@ -171,6 +172,11 @@ class EmbeddedAgents:
     def judged(self, task: Task, view: View, found: Found, plan: Plan | None = None) -> Attempt:
         """The trunk's verdict on what was found, with the asked time of ``plan`` in force."""
         answer = msgspec.structs.replace(answer_of(view, found), question=task.question)
+        if answer.status == "found" and not (found.query.asks_words or found.query.quoted):
+            # Where sources contradict each other it isn't found yet, and the loop looks there again.
+            hit = next(hit for hit in found.hits if hit.evidence.record_ids == answer.evidence[0].record_ids)
+            said = sources_of(view, found.query.phrase, answer.evidence[0], judge(view, hit))
+            answer = weighed(answer, said)
         if plan is None:
             return _attempt_of(answer, looked=found.rows > 0)
         inside = [e for e in answer.evidence if plan.inside(e.t_start_ns, e.t_end_ns)]
