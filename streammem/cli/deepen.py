@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streammem.cli.watched import Frames, Opened
-from streammem.config import BudgetConfig, Config, TimelineConfig
+from streammem.config import BudgetConfig, Config
 from streammem.errors import MemoryLocked, StorageError, StreammemError
 from streammem.paths import cache_dir
 from streammem.reason.base import Deeper, Look, Period, SeenFrame
@@ -159,12 +159,11 @@ class DenserWatch:
 
         session = configuration_hash(self._config.perception, self._suite.identity())
         place = _folder(self._config) / f"{info.content_hash[:16]}-{session}"
-        settings = self._config.model_copy(
-            update={
-                "budget": BudgetConfig(disk_bytes=CACHE_BYTES, ram_bytes=self._config.budget.ram_bytes),
-                "timeline": TimelineConfig(on=False),
-            }
-        )
+        # Moments are all that is read from it: no bank has to work there.
+        sections = ((name, getattr(self._config, name)) for name in type(self._config).model_fields)
+        off = {name: section.model_copy(update={"on": False}) for name, section in sections if hasattr(section, "on")}
+        budget = BudgetConfig(disk_bytes=CACHE_BYTES, ram_bytes=self._config.budget.ram_bytes)
+        settings = self._config.model_copy(update={**off, "budget": budget})
         try:
             place.mkdir(parents=True, exist_ok=True)
             opened = streammem.memory.open(place, config=settings)
