@@ -42,6 +42,7 @@ def reason(
     from streammem.cli.deepen import DenserWatch, SecondLook
     from streammem.cli.present import clock_lookup
     from streammem.memory import Memory
+    from streammem.reason.models import Endpoint
     from streammem.reason.strategies import open_reasoner
     from streammem.reason.tools import Registry
 
@@ -82,6 +83,8 @@ def reason(
     finally:
         deepener.close()
         revisit.close()
+        if isinstance(model, Endpoint):
+            model.close()  # it connects again when it is asked again
 
 
 def chat_model(settings: ReasonConfig, endpoint: str | None, model: str | None) -> ChatModel:

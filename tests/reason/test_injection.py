@@ -138,7 +138,11 @@ def obeys(asked: Asked) -> str:
 def reasoned(memory: Memory, name: str, url: str = "") -> Any:
     model = Endpoint(url, "tiny", limits=TEXT, timeout_s=10.0) if url else None
     context = Context(view=memory, tools=Registry(memory), model=model)
-    return open_reasoner(name).reason(Task(question="is there a cup?"), context, Budget(rounds=2))
+    try:
+        return open_reasoner(name).reason(Task(question="is there a cup?"), context, Budget(rounds=2))
+    finally:
+        if model is not None:
+            model.close()
 
 
 def verdict(found: Any) -> tuple[Any, ...]:

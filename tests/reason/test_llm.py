@@ -93,7 +93,10 @@ def ask(
 ) -> Reasoned:
     model = Endpoint(url, "tiny", limits=limits, timeout_s=5.0, sleep=lambda s: None)
     context = Context(view=memory, deepener=script, model=model, revisit=revisit)
-    return open_reasoner("llm").reason(Task(question=question, **fields), context, Budget.parse(budget))
+    try:
+        return open_reasoner("llm").reason(Task(question=question, **fields), context, Budget.parse(budget))
+    finally:
+        model.close()
 
 
 def test_it_finds_by_looking_where_the_model_points(world: tuple[Memory, Script]) -> None:
