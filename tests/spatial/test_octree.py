@@ -130,15 +130,23 @@ def test_2_outside_grows_or_is_an_error() -> None:
 def test_two_trees_joined_are_one(seed: int, cut: int) -> None:
     """Hits and looks in any order: what was split over two trees and folded together is what one tree has."""
     rng = np.random.default_rng(seed)
+    seen: list[np.ndarray] = []
     whole, first, second = (Octree(1.0, (0.0, 0.0, 0.0), 3) for _ in range(3))
     for number in range(60):
-        points = rng.uniform(0, 3, (3, 3))
+        points = rng.uniform(0, 2, (3, 3))
+        seen.append(points)
         part = first if number < cut else second
         for tree in (whole, part):
             if number % 3:
                 tree.look_at(points, number)
             else:
                 tree.insert(points, number, number + 1)
+    belief: dict[int, int] = {}
+    for number, points in enumerate(seen):
+        # OctoMap in a loop: add, clamp; once a frame and voxel.
+        for code in np.unique(whole.code_of(points)).tolist():
+            belief[code] = int(np.clip(belief.get(code, 0) + (-8 if number % 3 else 17), -40, 70))
+    assert dict(zip(whole.codes.tolist(), np.rint(whole.log_odds * 20).astype(int).tolist(), strict=True)) == belief
     first.add(second)
     order, other = np.argsort(whole.codes), np.argsort(first.codes)
     assert whole.codes[order].tolist() == first.codes[other].tolist()

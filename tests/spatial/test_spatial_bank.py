@@ -12,7 +12,7 @@ from box_room_samples import ROOM, SECOND, centre_of, moment, opened, visible
 
 from streammem.banks.spatial.versions import POSES, TIMES, row_of
 from streammem.errors import QueryError
-from streammem.model import Intrinsics, Label, Pose
+from streammem.model import Intrinsics, Label, Observation, Pose
 
 NAMES = [name for name in ROOM.names if name]
 
@@ -44,7 +44,7 @@ def test_planted_things_are_found_with_evidence(tmp_path: Path) -> None:
         assert {thing["label"] for thing in memory.query("spatial", "in_room", room="room-1")} >= set(NAMES)
         assert memory.query("spatial", "in_room", room="room-9") == []
         spot = memory.query("spatial", "last_seen", position=[4.8, 2.5, 0.72], radius_m=0.3)[0]
-        assert spot["there"] == "yes"
+        assert spot["there"] == "yes" and spot["seen_ns"] <= spot["looked_ns"] <= 23 * SECOND
         status = {bank.bank: bank for bank in memory.status().banks}["spatial"]
         assert 0 < status.ram_bytes < status.cap_bytes
 
@@ -258,3 +258,37 @@ def test_a_small_budget_coarsens_the_oldest_and_keeps_labels(tmp_path: Path) -> 
             assert math.dist(thing["point_m"], centre_of(name)) < 0.25 and thing["sightings"] > 5
         labels = small.query("spatial", "near", position=centre_of("mug").tolist(), radius_m=0.6)[0]["labels"]
         assert "mug" in labels
+
+
+def embedded(number: int) -> Observation:
+    """A moment with a unit vector that turns slowly."""
+    angle = 0.2 * (number % 24)
+    vector = np.array([math.cos(angle), math.sin(angle), 0, 0], np.float32)
+    return moment(number, depth_m=None, embedding=vector / np.linalg.norm(vector), space="toy@1")
+
+
+@pytest.mark.parametrize("mode", ["log", "chain"])
+def test_recall_is_short_term_first_and_survives_restarts(mode: str, tmp_path: Path) -> None:
+    with opened(tmp_path, long_term=mode) as memory:
+        memory.write([embedded(n) for n in range(24)])
+        asked = {"position": moment(20).pose.position_m, "record_id": moment(20).record_id}  # type: ignore[union-attr]
+        near = memory.query("spatial", "recall", **asked)[0]
+        assert near["source"] == "short_term" and near["items"][0][0] == "leaf" and near["items"][0][2] > 0.9
+        far = memory.query("spatial", "recall", **{**asked, "position": [90.0, 0, 0]})[0]
+        assert far["source"] == "long_term" and far["items"][0][0] == "node" and far["items"][0][2] > 0.9
+        assert near["evidence"][0]["pose"] is not None
+        memory.seal()
+        digest = memory.digest()
+    with opened(tmp_path, long_term=mode) as memory:
+        assert memory.digest() == digest and memory.query("spatial", "recall", **asked) == [near]
+        first = [entry.record_id for entry in memory.bank("spatial").maps["robot"].short.entries]  # type: ignore[attr-defined]
+        memory.forget(stream="robot", between=(None, 30 * SECOND))
+        assert first and "robot" not in memory.bank("spatial").maps  # type: ignore[attr-defined]
+        memory.write([embedded(n) for n in range(31, 40)])
+        memory.seal()
+        memory.write([embedded(n) for n in range(100, 104)])
+        short = memory.bank("spatial").maps["robot"].short  # type: ignore[attr-defined]
+        late = {embedded(n).record_id for n in range(100, 104)}
+        assert {entry.record_id for entry in short.entries} > late & {entry.record_id for entry in short.entries}
+        memory.forget(stream="robot", between=(31 * SECOND, 60 * SECOND))
+        assert short.entries and {entry.record_id for entry in short.entries} <= late
