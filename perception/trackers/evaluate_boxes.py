@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,9 +91,9 @@ def run_tracker(
 def mean_of(runs: Sequence[BoxRun]) -> BoxScore:
     """Means over sequences of the shares, sums of the counts."""
     scores = [run.score for run in runs]
-    shares = {name: float(np.mean([getattr(one, name) for one in scores])) for name in _SHARES}
-    counts = {name: sum(getattr(one, name) for one in scores) for name in _COUNTS}
-    return BoxScore(**shares, **counts)
+    means: dict[str, Any] = {name: float(np.mean([getattr(one, name) for one in scores])) for name in _SHARES}
+    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in scores) for name in _COUNTS}
+    return BoxScore(**means, **sums)
 
 
 _SHARES = ("hota", "det", "ass", "idf1", "mota")

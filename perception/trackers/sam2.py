@@ -324,9 +324,9 @@ class Sam2Tracker:
                 entry[what] = tensor.to(self._device)
         except (KeyError, ValueError, IndexError) as error:
             raise CorruptData(f"the saved state of a SAM 2 tracker can't be used: {error}") from error
-        for one in objects.values():
-            if not one.memory.times() <= set(sam2_model.payload_of(one.session, 0)):
-                raise CorruptData(f"the saved state lacks frames of object {one.memory.obj!r}")
+        for name, found in objects.items():
+            if not found.memory.times() <= set(sam2_model.payload_of(found.session, 0)):
+                raise CorruptData(f"the saved state lacks frames of object {name!r}")
         self._objects, self._places = objects, places
         self.last, self.last_ns, self._size, self._pixels = saved.last, saved.last_ns, saved.size, None
 

@@ -67,7 +67,7 @@ class ReadsByPolicy:
     """Of the last frame that was decoded; None where a mask was given (then nothing was predicted)."""
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        cast("Any", super()).__init__(config)
         cast("Any", self).mask_decoder.register_forward_hook(self._listen)
 
     def _gather_memory_frame_outputs(

@@ -34,7 +34,8 @@ def watch(
         typer.Option(
             "--track",
             metavar="[NAME=]WHERE[@S]",
-            help="Follow an object: x,y or x0,y0,x1,y1 or mask.png, in the frame at S seconds; may be repeated.",
+            help="Follow an object: x,y or x0,y0,x1,y1 or mask.png, in the frame at S seconds (may be repeated);"
+            " or all that detector:PATH.onnx[,looks=lite0][,label=NAME] finds.",
         ),
     ] = None,
     track_policy: Annotated[

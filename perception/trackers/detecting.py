@@ -1,0 +1,110 @@
+"""From a source into a memory, with everything a detector finds followed: ``streammem watch --track detector:PATH``.
+
+Every frame at the tracker's rate in which something is tracked becomes an observation with one detection a track
+(``track`` is its number) and the part ``track_vectors`` where looks are described: the banks of tracks and entities
+take them from there. As in ``watching.py`` a second run of the same command writes nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perception.frames import Frame, Source
+from perception.observing import stream_info, thumbnail
+from perception.sampling import FixedRate
+from perception.trackers.appearance import Appearance
+from perception.trackers.association import AssociationSettings, AssociationTracker, Followed, Refound
+from perception.trackers.boxes import Boxes
+from perception.trackers.detectors import Detector
+from perception.trackers.watching import BATCH, NS, THUMBNAIL_PX, VECTORS, Sink, TrackReport
+from streammem.model import Detection, Observation, Producer
+
+REFOUND = 64
+"""Newest finds that a report names; the rest are counted."""
+
+
+@dataclass(slots=True)
+class DetectReport(TrackReport):
+    """And the tracks that came back, newest last, with their evidence."""
+
+    refound: list[Refound] = field(default_factory=list)
+    refound_n: int = 0
+
+
+def follow_detections(
+    source: Source,
+    sink: Sink,
+    detector: Detector,
+    *,
+    appearance: Appearance | None = None,
+    fps: float = 10.0,
+    settings: AssociationSettings | None = None,
+    progress: Callable[[TrackReport], None] | None = None,
+) -> DetectReport:
+    """Detect, associate and write. ``settings`` default to the looks' own threshold."""
+    chosen = settings or (AssociationSettings(alike=appearance.alike) if appearance else AssociationSettings())
+    looks = appearance.name if appearance is not None else ""
+    facts = (detector.name, looks, fps, repr(chosen), source.info.stream)
+    session = "detect-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    report = DetectReport(session)
+    producer = Producer("perception.trackers.association", f"{detector.name} {looks}".strip(), "1", session[7:])
+    sink.set_stream(stream_info(source.info))
+    tracker = AssociationTracker(chosen)
+    batch: list[Observation] = []
+    known: set[str] = set()
+    last_picture = -NS
+    for frame in source.frames(0, FixedRate(fps)):
+        found = detector.detect(frame.image)
+        if appearance is not None:
+            found = Boxes(found.xyxy, found.scores, found.labels, appearance.describe(frame.image, found))
+        step = tracker.step(found, t=frame.index, size=frame.image.shape[:2], t_ns=frame.capture_ns)
+        report.frames += 1
+        report.media_ns = frame.media_ns
+        report.refound = [*report.refound, *step.refound][-REFOUND:]
+        report.refound_n += len(step.refound)
+        if step.tracks:
+            new = not known.issuperset(step.tracks)
+            known.update(step.tracks)
+            picture = new or bool(step.refound) or frame.media_ns - last_picture >= NS
+            last_picture = frame.media_ns if picture else last_picture
+            batch.append(_observation(frame, step, source.info.stream, session, producer, picture=picture))
+        for name in step.tracks:
+            report.seen[name] = report.seen.get(name, 0) + 1
+        if len(batch) >= BATCH:
+            sink.write(batch)
+            batch = []
+            report.ram_bytes = tracker.ram_bytes()
+            if progress is not None:
+                progress(report)
+    if batch:
+        sink.write(batch)
+    report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
+    return report
+
+
+def _observation(
+    frame: Frame, step: Followed, stream: str, session: str, producer: Producer, *, picture: bool
+) -> Observation:
+    height, width = frame.image.shape[:2]
+    fractions = step.boxes.xyxy / np.array([width, height, width, height], np.float32)
+    vectors = step.boxes.vectors
+    return Observation(
+        stream=stream,
+        session=session,
+        seq=frame.index,
+        capture_ns=frame.capture_ns,
+        media_ns=frame.media_ns,
+        detections=tuple(
+            Detection(label, float(score), (float(x0), float(y0), float(x1), float(y1)), name)
+            for label, score, (x0, y0, x1, y1), name in zip(
+                step.boxes.labels, step.boxes.scores, fractions, step.tracks, strict=True
+            )
+        ),
+        parts={VECTORS: vectors.astype(np.float16)} if vectors is not None else {},
+        thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
+        producer=producer,
+    )
