@@ -18,9 +18,14 @@ def between_views(reader: Reader, before: Scene, after: Scene, between: tuple[in
     """Leaves that appeared (free space had been seen there), leaves that are gone (looked there since: empty), things
     sighted elsewhere; the largest first."""
     difference = before.view.tree.difference(after.view.tree)
-    seen_free = before.view.free.find(difference.appeared_m) >= 0 if len(difference.appeared_m) else np.zeros(0, bool)
-    known = before.view.tree.find(difference.appeared_m) >= 0 if len(difference.appeared_m) else np.zeros(0, bool)
-    found = _groups(reader, after, "appeared", difference.appeared_m[seen_free | known], least)
+    tree, free = before.view.tree, before.view.free
+    # A coarse free cell that held anything is the edge of it: finer leaves there are noise, not news.
+    held = free.find(tree.surface(np.flatnonzero(tree.occupied)))
+    empty = np.ones(len(free) + 1, bool)
+    empty[held[held >= 0]] = False
+    cell = free.find(difference.appeared_m)
+    seen_free = (cell >= 0) & empty[cell]
+    found = _groups(reader, after, "appeared", difference.appeared_m[seen_free], least)
     found += _groups(reader, after, "gone", difference.gone_m, least)
     found.sort(key=lambda change: (-change.leaves, change.kind, change.centre_m))
     return found + _moved(reader, after, between)
