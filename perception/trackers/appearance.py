@@ -38,7 +38,7 @@ class Appearance(Protocol):
 class ReidOnnx:
     """OSNet and its like: (n, 3, 256, 128) RGB crops, standardised as for ImageNet -> vectors. People only."""
 
-    alike = 0.7
+    alike = 0.85
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

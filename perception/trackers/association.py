@@ -39,21 +39,23 @@ class AssociationSettings:
     ``sure`` and ``unsure`` split the detections, ``start`` begins a track. ``near`` and ``near_unsure`` are the least
     overlaps of stages 1 and 2; ``alike`` the least cosine that finds a track again by its looks, ``looks`` the weight
     of looks beside overlap. ``confirm`` sightings make a track; ``recent`` frames without one make it lost;
-    ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame without a sighting multiplies the belief by."""
+    ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame without a sighting multiplies the belief by.
+    ``reach`` scales how far motion may put a lost track. ``keeps`` views a track, ``duplicate`` the cosine from which
+    two are one. The numbers were chosen on the shared MOT clips (docs/association.md), SORT's and ByteTrack's weren't."""
 
     sure: float = 0.6
     unsure: float = 0.1
-    start: float = 0.7
-    near: float = 0.2
-    near_unsure: float = 0.4
-    alike: float = 0.75
-    looks: float = 0.4
+    start: float = 0.75
+    near: float = 0.25
+    near_unsure: float = 0.5
+    alike: float = 0.85
+    looks: float = 0.5
     confirm: int = 2
     recent: int = 30
     forget: int = 900
-    looked: float = 0.93
+    looked: float = 0.87
     hidden: float = 0.99
-    reach: float = 1.0
+    reach: float = 0.6
     keeps: int = 8
     duplicate: float = 0.9
     most_tracks: int = 1000
@@ -321,7 +323,7 @@ class AssociationTracker:
         while len(self._tracks) > chosen.most_tracks:
             oldest = min(range(len(self._tracks)), key=lambda at: (self._tracks[at].last, at))
             retired.append((self._tracks[oldest].name, "more tracks than may be kept"))
-            self._end([oldest])
+            self._end([oldest], scene)
         return retired
 
     def _begin(self, scene: _Scene, column: int, t_ns: int) -> None:
@@ -330,7 +332,6 @@ class AssociationTracker:
         long = NonRedundant(keeps=self.settings.keeps, duplicate=self.settings.duplicate)
         memory = FrameMemory(Composite(long=long, name="association"), obj=name, audit=32)
         one = _Track(name, scene.found.labels[column], scene.t, scene.t, memory)
-        # In the first frame nothing can have been seen before.
         one.confirmed = self.settings.confirm <= 1
         self._tracks.append(one)
         self._motion.add(scene.found.xyxy[column])
@@ -385,9 +386,7 @@ class AssociationTracker:
             elif one.belief <= GONE and one.views is None:
                 ended[at] = "looked there since and did not see it"
         retired = [(self._tracks[at].name, why) for at, why in ended.items() if self._tracks[at].confirmed]
-        moved = {at: to for to, at in enumerate(at for at in range(len(self._tracks)) if at not in ended)}
-        scene.pairs = [(moved[row], column) for row, column in scene.pairs]
-        self._end(list(ended))
+        self._end(list(ended), scene)
         return retired
 
     def _hidden(self, place: np.ndarray, scene: _Scene) -> bool:
@@ -404,9 +403,11 @@ class AssociationTracker:
         both = both * np.clip(np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0), 0, None)
         return bool((both > 0.4 * area).any())
 
-    def _end(self, rows: list[int]) -> None:
-        gone = set(rows)
-        self._tracks = [one for at, one in enumerate(self._tracks) if at not in gone]
+    def _end(self, rows: list[int], scene: _Scene) -> None:
+        stay = [at for at in range(len(self._tracks)) if at not in set(rows)]
+        moved = {at: to for to, at in enumerate(stay)}
+        scene.pairs = [(moved[row], column) for row, column in scene.pairs if row in moved]
+        self._tracks = [self._tracks[at] for at in stay]
         self._motion.drop(rows)
 
     def _answer(self, scene: _Scene, rows: np.ndarray, retired: list[tuple[str, str]]) -> Followed:

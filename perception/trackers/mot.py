@@ -46,7 +46,9 @@ def find_mot(folder: Path) -> list[MotSequence]:
         raise SourceNotFound(f"{folder}: no folder is here", hint="name a folder of sequences")
     found = [_sequence(path) for path in _folders(folder)]
     if not found:
-        raise SourceError(f"{folder}: no sequence with a gt.txt", hint="NAME/gt.txt and NAME/det.txt, or NAME/gt/gt.txt")
+        raise SourceError(
+            f"{folder}: no sequence with a gt.txt", hint="NAME/gt.txt and NAME/det.txt, or NAME/gt/gt.txt"
+        )
     return found
 
 
@@ -89,7 +91,9 @@ def _rows(path: Path) -> np.ndarray:
     try:
         rows = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
     except ValueError as error:
-        raise SourceError(f"{path}: not in the layout of MOTChallenge: {error}", hint="frame,id,x,y,w,h,conf") from error
+        raise SourceError(
+            f"{path}: not in the layout of MOTChallenge: {error}", hint="frame,id,x,y,w,h,conf"
+        ) from error
     if rows.size and (rows.shape[1] < 7 or not np.isfinite(rows[:, :7]).all()):
         raise SourceError(f"{path}: lines of {rows.shape[1]} finite numbers", hint="frame,id,x,y,w,h,conf")
     return rows[:, :7] if rows.size else np.zeros((0, 7))
