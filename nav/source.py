@@ -3,8 +3,8 @@
     mujoco:SEED?experience=0&interactions=5&size=480x640&labels=1&day=0&draw=gl
 
 Pictures, metric depth, the camera's pose and intrinsics, capture times of the benchmark's clock (06:00 to 22:00 of one
-day; 14.4 s a step), and whether the arm is at work. ``labels=1`` adds the simulator's labels as detections, in place of
-a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are not sent.
+day; 14.4 s a step), and whether the arm is at work. ``labels=1`` adds the simulator's labels as detections, and the
+attributes of what is seen, in place of a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are not sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from nav.env import CameraSpec, EnvObservation
 from nav.findingdory.clock import STEPS_DAILY, DayClock
+from nav.findingdory.log import ATTRIBUTES
 from nav.grid_env import GridEnv
 from nav.homes.experience import Experience, make_experience
 from nav.homes.layout import make_home
@@ -26,7 +27,7 @@ from perception.identity import stream_id, text_hash
 from perception.sampling import FixedRate
 from streammem.config import PerceptionConfig
 from streammem.errors import SourceError
-from streammem.model import Detection
+from streammem.model import Detection, StateFact
 
 _VERSION = 1
 LEAST_COVERAGE = 0.001
@@ -132,10 +133,25 @@ class HomeSource:
                         intrinsics=self.camera.intrinsics,
                         detections=detections(env, seen) if self.labels else (),
                         stats={"manipulation": float(record.mode == "manip")},
+                        states=self._attributes(env, seen) if self.labels else (),
                     ),
                 )
         finally:
             env.close()
+
+    def _attributes(self, env: HomeSimulation, seen: EnvObservation) -> tuple[StateFact, ...]:
+        """What a perfect detector says of the things in the picture: their attribute columns, nothing of what was
+        done with them."""
+        facts = []
+        for entity in env.entities():
+            if entity.kind == "object" and seen.coverage(entity.instance) >= LEAST_COVERAGE:
+                info = env.thing(entity.entity_id).info
+                facts += [
+                    StateFact(f"#{entity.entity_id}", name, value, kind=info.category)
+                    for name in ATTRIBUTES
+                    if (value := getattr(info, name))
+                ]
+        return tuple(facts)
 
     def _environment(self) -> HomeSimulation:
         home, clock = self.experience.home, self.experience.clock

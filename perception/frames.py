@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from perception.sampling import FixedRate
-from streammem.model import Detection, Intrinsics, Label, Pose
+from streammem.model import Detection, Intrinsics, Label, Pose, StateFact
 
 AUDIO_RATE = 16_000
 """Samples a second of every :class:`AudioChunk`: what Whisper-type models and the Silero VAD are trained on."""
@@ -21,7 +21,7 @@ class Sensed:
 
     ``depth_m`` (h, w) float32 metres along the optical axis, 0 = unknown; ``pose`` is ``map_from_camera``;
     ``detections`` and ``labels`` are those of the robot or simulator itself, and come before the encoders' own;
-    ``stats`` are numbers of its own body (a gripper that is closed, say).
+    ``stats`` are numbers of its own body (a gripper that is closed, say); ``states`` is what it says of things.
     """
 
     depth_m: np.ndarray | None = None
@@ -30,6 +30,7 @@ class Sensed:
     detections: tuple[Detection, ...] = ()
     labels: tuple[Label, ...] = ()
     stats: Mapping[str, float] = field(default_factory=dict)
+    states: tuple[StateFact, ...] = ()
 
 
 NOTHING_SENSED = Sensed()
