@@ -14,8 +14,8 @@ from streammem.captions import ComposedCaptioner, scene_of
 from streammem.clock import StreamClock, format_range
 from streammem.errors import QueryError
 from streammem.printable import printable
-from streammem.reason.agents import LEAF_NS, bounds_of
 from streammem.reason.base import Context, Period, Task
+from streammem.reason.looking import LEAF_NS, bounds_of
 from streammem.reason.tools import fence
 from streammem.recall.timeline import View
 

@@ -20,14 +20,7 @@ from streammem.errors import ConfigError, ServiceBusy, StreammemError
 from streammem.model import Answer, AnswerStatus, Evidence, Why
 from streammem.printable import printable
 from streammem.reason import prompts
-from streammem.reason.agents import (
-    BEST,
-    Attempt,
-    Done,
-    EmbeddedAgents,
-    Wish,
-    judge,
-)
+from streammem.reason.agents import BEST, Attempt, Done, EmbeddedAgents, Wish
 from streammem.reason.backtrack import backtrack
 from streammem.reason.base import (
     Budget,
@@ -45,6 +38,7 @@ from streammem.reason.base import (
     Task,
 )
 from streammem.reason.listing import Entry, coarse_entries, deepest, far_from, finer_entries, ids_in, render, when_of
+from streammem.reason.looking import judge
 from streammem.reason.replies import problems, read_object
 from streammem.recall.plan import Plan
 from streammem.recall.search import find

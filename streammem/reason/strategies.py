@@ -16,10 +16,11 @@ import numpy as np
 from streammem.banks.timeline import scope_for
 from streammem.errors import ConfigError, QueryError
 from streammem.model import Answer
-from streammem.reason.agents import LEAF_NS, Attempt, EmbeddedAgents, bounds_of
+from streammem.reason.agents import Attempt, EmbeddedAgents
 from streammem.reason.backtrack import backtrack
 from streammem.reason.base import Budget, Context, Purse, Reasoned, Reasoner, Stage, Step, Task
 from streammem.reason.likelihood import choose, option_scores
+from streammem.reason.looking import LEAF_NS, bounds_of
 from streammem.recall.layers import Thinned, evenly
 from streammem.recall.plan import Plan
 from streammem.recall.search import Found, Hit, find

@@ -16,8 +16,8 @@ from word_space import JPEG, vector_of  # noqa: E402
 
 from streammem.memory import Memory  # noqa: E402
 from streammem.model import Answer, Detection, Evidence, Observation, StreamInfo, TextSpan  # noqa: E402
-from streammem.reason.agents import judge  # noqa: E402
 from streammem.reason.checks import Source, conflict, sources_of, weighed  # noqa: E402
+from streammem.reason.looking import judge  # noqa: E402
 from streammem.recall.search import find  # noqa: E402
 
 BOX = (0.1, 0.1, 0.5, 0.5)
