@@ -41,7 +41,7 @@ class AssociationSettings:
     of looks beside overlap. ``confirm`` sightings make a track; ``recent`` frames without one make it lost;
     ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame without a sighting multiplies the belief by.
     ``reach`` scales how far motion may put a lost track. ``keeps`` views a track, ``duplicate`` the cosine from which
-    two are one. The numbers were chosen on the shared MOT clips (docs/association.md), SORT's and ByteTrack's weren't."""
+    two are one. The numbers were chosen on the shared MOT clips (docs/association.md)."""
 
     sure: float = 0.6
     unsure: float = 0.1
