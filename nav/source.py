@@ -4,7 +4,8 @@
 
 Pictures, metric depth, the camera's pose and intrinsics, capture times of the benchmark's clock (06:00 to 22:00 of one
 day; 14.4 s a step), and whether the arm is at work. ``labels=1`` adds the simulator's labels as detections, and the
-attributes of what is seen, in place of a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are not sent.
+attributes of what is seen, in place of a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are
+not sent.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from streammem.errors import InputError
 Role = Literal["", "touched", "untouched", "picked", "placed"]
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_NTH = r"(?:%s|\d+(?:st|nd|rd|th))" % "|".join(_ORDINALS)
+_NTH = "(?:" + "|".join(_ORDINALS) + r"|\d+(?:st|nd|rd|th))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ def read(text: str) -> Instruction:
 
 def _made(said: dict[str, str | None], fixed: dict[str, Any]) -> Instruction:
     words = {name: value for name, value in said.items() if value}
-    given: dict[str, Any] = {key: words[key] for key in ("category", "thing", "start", "value", "extreme") if key in words}
+    given: dict[str, Any] = {
+        key: words[key] for key in ("category", "thing", "start", "value", "extreme") if key in words
+    }
     given |= {key: value for key, value in fixed.items() if key != "target"}
     given["target"] = words.get("target", fixed.get("target", "")).lower()
     if not given["target"]:

@@ -9,12 +9,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nav.findingdory import metrics
 from nav.findingdory.agents import Agent, Asked, LastVisible, Oracle, RandomFrame
 from nav.findingdory.goals import Profile
+from nav.findingdory.memory_agents import MEMORY_AGENTS, memory_agent
 from nav.findingdory.tasks import CATEGORIES, GROUPS, Question, questions, task
 from nav.source import HomeSource
 from streammem.errors import InputError, SourceError
@@ -24,6 +26,7 @@ AGENTS: dict[str, Make] = {
     "oracle": lambda source, asked: Oracle(source.experience, asked),
     "random": lambda source, asked: RandomFrame(),
     "last_visible": lambda source, asked: LastVisible(),
+    **{name: partial(memory_agent, name) for name in MEMORY_AGENTS},
 }
 """By name. To add one: a line here. Only the oracle may touch ``source.experience``."""
 _VERSION = 1

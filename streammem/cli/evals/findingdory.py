@@ -17,7 +17,8 @@ app = typer.Typer(add_completion=False)
 def findingdory(
     episodes: Annotated[str, typer.Option("--episodes", metavar="0-19", help="Seeds of homes: 0-19 or 3,5,8.")] = "0-4",
     agent: Annotated[
-        list[str] | None, typer.Option("--agent", metavar="NAME", help="oracle, random, last_visible; may be repeated.")
+        list[str] | None,
+        typer.Option("--agent", metavar="NAME", help="oracle, random, last_visible, memory, fifo...; may be repeated."),
     ] = None,
     env: Annotated[str, typer.Option("--env", help="mujoco, or rays (no OpenGL).")] = "mujoco",
     profile: Annotated[str, typer.Option("--profile", help="strict, or official (bug-compatible).")] = "strict",

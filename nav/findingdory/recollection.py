@@ -1,0 +1,249 @@
+"""What a memory knows of a day, asked through ``Memory.query`` and by reading its moments: nothing else is looked at.
+
+Things, attributes and what was done with them come from the bank ``entities``, the map from the bank ``spatial``, and
+how well a moment shows a thing from the moment's own detections, depth and pose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nav.env import rotation_of
+from nav.findingdory.instructions import is_furniture
+from nav.findingdory.perceive import PICKED, PLACED, UNSEEN
+from nav.planner import GridPlanner
+from streammem.banks.spatial.geometry import unproject
+from streammem.errors import QueryError
+from streammem.memory import Memory
+from streammem.model import Detection, Pose, Record
+
+_FLOOR_M = 0.15
+"""Points lower than this are the floor's: a box of furniture shows some of it."""
+_CROWD_M = 3.0
+"""Within so far, and with nothing between, counts as the same surroundings when rooms are told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A moment that shows a thing. ``away_m`` across the floor from the camera to its nearest seen points, ``area`` of
+    its box in the picture (0 to 1), ``point_m`` in the map: the median of what was measured of it."""
+
+    frame: int
+    t_ns: int
+    away_m: float
+    area: float
+    point_m: tuple[float, float, float]
+    pose: Pose
+
+
+@dataclass(slots=True)
+class Deed:
+    """One thing carried. Times are ns of capture: the arm's first and last frame at either end. ``start``, ``goal``:
+    tracks of receptacles (empty: not seen); ``thing``: its track; None: never seen."""
+
+    thing: str | None
+    category: str
+    start: str
+    goal: str
+    picked_ns: tuple[int, int] | None
+    placed_ns: tuple[int, int] | None
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """From the first frame of the pick to the last of the put, as far as they are known."""
+        known = [span for span in (self.picked_ns, self.placed_ns) if span is not None]
+        return known[0][0], known[-1][1]
+
+
+@dataclass(eq=False)
+class Recollection:
+    """Asked lazily, once; ``records`` limits what is looked at (the short-term memory alone, say)."""
+
+    memory: Memory
+    stream: str
+    records: Sequence[Record] | None = None
+    _distances: dict[tuple[float, float], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.records is None:
+            self.records = [record for record in self.memory if record.stream == self.stream]
+        self.moments = sorted(self.records, key=lambda record: record.t_start_ns)
+        self.frame_at = {record.t_start_ns: record.seq for record in self.moments}
+        self.category: dict[str, str] = {}
+        self.views: dict[str, list[View]] = {}
+        for record in self.moments:
+            self._look(record)
+        self.deeds = self._deeds()
+
+    # -- things
+
+    def things(self) -> list[str]:
+        return [name for name, label in self.category.items() if not is_furniture(label)]
+
+    def receptacles(self) -> list[str]:
+        return [name for name, label in self.category.items() if is_furniture(label)]
+
+    def has_attribute(self, thing: str, value: str) -> bool:
+        """Whether any attribute of it had this value."""
+        told = self._query("entities", "history", entity=f"#{thing}", value=value, limit=1)
+        return bool(told["total"])
+
+    def placed_since_ns(self, thing: str) -> int:
+        """Since when it stands where it stands."""
+        return max((d.placed_ns[0] for d in self.deeds if d.thing == thing and d.placed_ns), default=-(2**62))
+
+    def views_now(self, thing: str) -> list[View]:
+        """Views of it where it is now."""
+        since = self.placed_since_ns(thing)
+        return [view for view in self.views.get(thing, ()) if view.t_ns >= since]
+
+    def point(self, thing: str) -> tuple[float, float, float] | None:
+        """Where it is now, metres: the median of its nearest views."""
+        views = sorted(self.views_now(thing), key=lambda view: view.away_m)[:9]
+        if not views:
+            return None
+        x, y, z = np.median([view.point_m for view in views], axis=0).tolist()
+        return x, y, z
+
+    # -- places
+
+    @property
+    def last(self) -> Record:
+        return self.moments[-1]
+
+    @cached_property
+    def planner(self) -> GridPlanner | None:
+        """Ways on the memory's own map; None where it has none."""
+        try:
+            answer = self._query("spatial", "map", resolution_m=0.1)
+        except QueryError:
+            return None
+        return GridPlanner.from_answer(answer[0], radius_m=0.15, unknown="free") if answer else None
+
+    def way_m(self, to: Sequence[float]) -> float:
+        """Metres on foot from where the robot is now, on its own map; in a straight line where that knows no way."""
+        here = self.last.pose
+        if here is None:
+            return 0.0
+        start, goal = here.position_m[:2], (to[0], to[1])
+        if goal not in self._distances:
+            straight = math.dist(start, goal)
+            try:
+                plan = self.planner.plan(start, goal, snap_m=1.0) if self.planner else None
+            except QueryError:
+                plan = None
+            self._distances[goal] = plan.length_m if plan is not None and plan.found else straight
+        return self._distances[goal]
+
+    def busiest(self) -> int:
+        """Frame from whose place most moments of the day are seen near by and in a straight line: the middle of the
+        room in which most time was spent. The map's walls part the rooms."""
+        posed = [record for record in self.moments if record.pose is not None]
+        spots = np.array([record.pose.position_m[:2] for record in posed if record.pose is not None])
+        places, inverse, counts = np.unique(np.round(spots / 0.25), axis=0, return_inverse=True, return_counts=True)
+        places = places * 0.25
+        near = np.linalg.norm(places[:, None] - places[None], axis=2) <= _CROWD_M
+        if self.planner is not None:
+            near &= self._see_each_other(places, near)
+        best = int((near * counts[None]).sum(axis=1).argmax())
+        return posed[int(np.flatnonzero(inverse.ravel() == best)[0])].seq
+
+    def _see_each_other(self, places: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """(n, n) bool: no wall between."""
+        planner = self.planner
+        seen = np.eye(len(places), dtype=bool)
+        if planner is None:
+            return ~seen | seen
+        height, width = planner.free.shape
+        steps = np.linspace(0.0, 1.0, 25)[:, None]
+        for a, b in np.argwhere(np.triu(asked, 1)).tolist():
+            line = places[a] * (1 - steps) + places[b] * steps
+            at = np.floor((line - np.array(planner.origin_m)) / planner.resolution_m).astype(int)
+            at = np.clip(at, 0, (width - 1, height - 1))
+            seen[a, b] = seen[b, a] = bool(planner.free[at[:, 1], at[:, 0]].all())
+        return seen
+
+    # -- inside
+
+    def _query(self, bank: str, question: str, **arguments: Any) -> Any:
+        return self.memory.query(bank, question, streams=[self.stream], **arguments)
+
+    def _look(self, record: Record) -> None:
+        tracked = [one for one in record.detections if one.track]
+        for one in tracked:
+            self.category.setdefault(one.track or "", one.label)
+        depth = record.arrays.get("depth_m")
+        if not tracked or depth is None or record.pose is None or record.intrinsics is None:
+            return
+        points, rows, columns = unproject(depth, record.intrinsics, record.pose)
+        height, width = depth.shape
+        u, v = (columns + 0.5) / width, (rows + 0.5) / height
+        camera = np.array(record.pose.position_m)
+        for one in tracked:
+            seen = _inside(one, u, v)
+            if is_furniture(one.label):
+                seen &= points[:, 2] > _FLOOR_M
+            if not seen.any():
+                continue
+            mine = points[seen]
+            away = np.linalg.norm(mine[:, :2] - camera[:2], axis=1)
+            near = mine[away <= np.percentile(away, 40)]
+            x, y, z = np.median(near, axis=0).tolist()
+            x0, y0, x1, y1 = one.box
+            view = View(record.seq, record.t_start_ns, float(np.percentile(away, 10)), (x1 - x0) * (y1 - y0),
+                        (x, y, z), record.pose)  # fmt: skip
+            self.views.setdefault(one.track or "", []).append(view)
+
+    def _deeds(self) -> list[Deed]:
+        first, last = self.moments[0].t_start_ns, self.moments[-1].t_start_ns
+        told = self._query("entities", "changes_between", t_start_ns=first, t_end_ns=last, attribute=PICKED, limit=1000)
+        put = self._query("entities", "changes_between", t_start_ns=first, t_end_ns=last, attribute=PLACED, limit=1000)
+        facts = sorted(told["facts"] + put["facts"], key=lambda fact: fact["t_start_ns"])
+        deeds: list[Deed] = []
+        for fact in facts:
+            if self.records is not None and fact["t_start_ns"] not in self.frame_at:
+                continue
+            span = (fact["t_start_ns"], fact["t_last_ns"])
+            seen = not fact["entity"].startswith(UNSEEN)
+            thing = fact["entity"][1:] if seen else None
+            if fact["attribute"] == PICKED or not deeds or deeds[-1].placed_ns is not None:
+                deeds.append(Deed(thing, fact["kind"], "", "", None, None))
+            deed = deeds[-1]
+            deed.thing, deed.category = (thing, fact["kind"]) if seen else (deed.thing, deed.category)
+            if fact["attribute"] == PICKED:
+                deed.start, deed.picked_ns = fact["value"], span
+            else:
+                deed.goal, deed.placed_ns = fact["value"], span
+        return deeds
+
+
+def _inside(one: Detection, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(n,) bool: pixels in the box; of a small thing its middle half only, where the box shows nothing else."""
+    x0, y0, x1, y1 = one.box
+    if not is_furniture(one.label):
+        x0, x1, y0, y1 = x0 + (x1 - x0) / 4, x1 - (x1 - x0) / 4, y0 + (y1 - y0) / 4, y1 - (y1 - y0) / 4
+    inside: np.ndarray = (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
+    return inside
+
+
+def heading(pose: Pose) -> float:
+    """Yaw of a camera's view in the floor plane, radians from +x."""
+    forward = rotation_of(pose.q_xyzw)[:, 2]
+    return math.atan2(float(forward[1]), float(forward[0]))
+
+
+def shows(pose: Pose, point_m: Sequence[float], within_m: float, angle_rad: float) -> bool:
+    """Whether a pose is near a point and turned to it."""
+    dx, dy = point_m[0] - pose.position_m[0], point_m[1] - pose.position_m[1]
+    turned = abs(math.remainder(math.atan2(dy, dx) - heading(pose), math.tau))
+    return math.hypot(dx, dy) <= within_m and turned <= angle_rad
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name]
