@@ -77,17 +77,8 @@ def prompt_mask(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     model's segmentation. Raises InputError where the prompt lies outside of the picture or marks nothing."""
     height, width = image.shape[:2]
     if prompt.kind == "mask":
-        return _from_file(prompt, height, width)
-    numbers = np.array(prompt.numbers)
-    if (numbers <= 1).all() and any(number != int(number) for number in prompt.numbers):
-        numbers = numbers * ([width, height] * (len(numbers) // 2))
-    xs, ys = numbers[0::2], numbers[1::2]
-    inside = (0 <= xs.min() < width and 0 <= ys.min() < height) and (xs.max() <= width and ys.max() <= height)
-    if not inside or (prompt.kind == "box" and (xs[1] - xs[0] < 2 or ys[1] - ys[0] < 2)):
-        where = ", ".join(f"{number:g}" for number in prompt.numbers)
-        raise InputError(
-            f"the prompt {prompt.name!r} at {where} isn't inside the picture ({width} x {height})", hint=f"give {FORMS}"
-        )
+        return read_mask(prompt, height, width)
+    xs, ys = in_pixels(prompt, height, width)
     labels = np.full((height, width), cv2.GC_BGD, np.uint8)
     if prompt.kind == "box":
         x0, y0, x1, y1 = round(xs[0]), round(ys[0]), round(xs[1]), round(ys[1])
@@ -108,6 +99,21 @@ def prompt_mask(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     return mask if mask.sum() >= 0.1 * fallback.sum() else fallback
 
 
+def in_pixels(prompt: Prompt, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows of a point or a box in a picture of this size. Raises InputError outside of it."""
+    numbers = np.array(prompt.numbers)
+    if (numbers <= 1).all() and any(number != int(number) for number in prompt.numbers):
+        numbers = numbers * ([width, height] * (len(numbers) // 2))
+    xs, ys = numbers[0::2], numbers[1::2]
+    inside = (0 <= xs.min() < width and 0 <= ys.min() < height) and (xs.max() <= width and ys.max() <= height)
+    if not inside or (prompt.kind == "box" and (xs[1] - xs[0] < 2 or ys[1] - ys[0] < 2)):
+        where = ", ".join(f"{number:g}" for number in prompt.numbers)
+        raise InputError(
+            f"the prompt {prompt.name!r} at {where} isn't inside the picture ({width} x {height})", hint=f"give {FORMS}"
+        )
+    return xs, ys
+
+
 def _cut_out(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if not (labels == cv2.GC_BGD).any() and not (labels == cv2.GC_PR_BGD).any():
         return labels != cv2.GC_BGD  # the box is the whole picture: there is no background to tell it from
@@ -118,7 +124,8 @@ def _cut_out(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (done == cv2.GC_FGD) | (done == cv2.GC_PR_FGD)
 
 
-def _from_file(prompt: Prompt, height: int, width: int) -> np.ndarray:
+def read_mask(prompt: Prompt, height: int, width: int) -> np.ndarray:
+    """The mask (h, w) bool of a prompt of the kind "mask". Raises InputError."""
     read = cv2.imread(prompt.path, cv2.IMREAD_GRAYSCALE)
     if read is None:
         raise InputError(f"{prompt.path}: not a picture", hint=f"give {FORMS}")

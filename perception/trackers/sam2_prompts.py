@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from perception.trackers.prompts import Prompt, in_pixels, read_mask
 from streammem.errors import InputError
 from streammem.model import Box
 
@@ -25,6 +26,17 @@ class SamPrompt:
     positive: tuple[tuple[float, float], ...] = ()
     negative: tuple[tuple[float, float], ...] = ()
     box: Box | None = None
+
+
+def sam_prompt(image: np.ndarray, prompt: Prompt) -> np.ndarray | SamPrompt:
+    """What a person named on the command line, as SAM 2 takes it. Raises InputError."""
+    height, width = image.shape[:2]
+    if prompt.kind == "mask":
+        return read_mask(prompt, height, width)
+    xs, ys = (part.tolist() for part in in_pixels(prompt, height, width))
+    if prompt.kind == "point":
+        return SamPrompt(positive=((xs[0], ys[0]),))
+    return SamPrompt(box=(xs[0], ys[0], xs[1], ys[1]))
 
 
 def pixels(image: np.ndarray, side: int, device: Any, dtype: torch.dtype) -> torch.Tensor:

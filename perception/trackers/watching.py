@@ -19,6 +19,7 @@ from perception.observing import stream_info, thumbnail
 from perception.sampling import FixedRate
 from perception.trackers.prompts import Prompt, prompt_mask
 from perception.trackers.propagation import PropagationSettings, PropagationTracker, Tracked
+from streammem.banks.policies import FrameMemory
 from streammem.errors import InputError
 from streammem.model import Detection, Observation, Producer, StreamInfo
 
@@ -33,6 +34,18 @@ class Sink(Protocol):
 
     def write(self, observations: list[Observation], *, durable: bool = True) -> Any: ...
     def set_stream(self, info: StreamInfo) -> None: ...
+
+
+class MaskTracker(Protocol):
+    """What is needed of a tracker: PropagationTracker, Sam2Tracker."""
+
+    dropped: dict[str, int]
+
+    @property
+    def objects(self) -> list[str]: ...
+    def memory(self, obj: str) -> FrameMemory: ...
+    def ram_bytes(self) -> int: ...
+    def step(self, image: np.ndarray, *, t: int, t_ns: int = 0, prompts: Any = None) -> Tracked: ...
 
 
 @dataclass(slots=True)
@@ -54,23 +67,26 @@ def track_source(
     *,
     fps: float = 10.0,
     settings: PropagationSettings | None = None,
-    tracker: PropagationTracker | None = None,
+    tracker: MaskTracker | None = None,
+    made_by: tuple[str, str] = ("perception.trackers.propagation", "efficientnet-lite0"),
+    prompted: Callable[[np.ndarray, Prompt], Any] = prompt_mask,
     progress: Callable[[TrackReport], None] | None = None,
 ) -> TrackReport:
-    """Follow the objects of ``prompts`` through a source. Raises InputError where a prompt's moment never came."""
+    """Follow the objects of ``prompts`` through a source. ``made_by`` is module and model of ``tracker``, ``prompted``
+    turns a prompt into what it takes. Raises InputError where a prompt's moment never came."""
     chosen = settings or PropagationSettings()
     tracker = tracker or PropagationTracker(chosen)
-    facts = (sorted(prompt.identity for prompt in prompts), fps, repr(chosen), source.info.stream)
+    facts = (sorted(prompt.identity for prompt in prompts), fps, repr(chosen), made_by, source.info.stream)
     session = "track-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     report = TrackReport(session)
-    producer = Producer("perception.trackers.propagation", "efficientnet-lite0", chosen.policy, session[6:])
+    producer = Producer(*made_by, chosen.policy, session[6:])
     sink.set_stream(stream_info(source.info))
     waiting, batch = list(prompts), []
     last_picture = -NS
     for frame in _frames(source, fps):
         due = [prompt for prompt in waiting if frame.media_ns >= prompt.at_s * NS]
         waiting = [prompt for prompt in waiting if prompt not in due]
-        masks = {prompt.name: prompt_mask(frame.image, prompt) for prompt in due}
+        masks = {prompt.name: prompted(frame.image, prompt) for prompt in due}
         if not tracker.objects and not masks:
             continue
         tracked = tracker.step(frame.image, t=frame.index, t_ns=frame.capture_ns, prompts=masks)
@@ -101,7 +117,7 @@ def _frames(source: Source, fps: float) -> Iterator[Frame]:
     yield from source.frames(0, FixedRate(fps))
 
 
-def _kept(tracker: PropagationTracker, tracked: Tracked) -> bool:
+def _kept(tracker: MaskTracker, tracked: Tracked) -> bool:
     """Whether an object's memory took this frame for good: it deserves a picture."""
     return any(
         change.t == tracked.t and change.role == "long" and change.action == "add"

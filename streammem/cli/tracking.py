@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streammem.cli.output import Output
-from streammem.errors import InputError, SourceError
+from streammem.errors import InputError, ModelUnavailable, SourceError
 
 if TYPE_CHECKING:
     from streammem.config import Config
@@ -16,17 +16,35 @@ DETECTOR = "detector:"
 """``--track detector:PATH[,looks=PATH|lite0][,label=NAME...]`` follows whatever a detector finds."""
 
 
-def check_prompts(texts: list[str]) -> None:
-    """Raises InputError for what can't be understood, before anything is watched."""
+def check_prompts(texts: list[str], model: str | None = None) -> None:
+    """Raises InputError for what can't be understood, ModelUnavailable for files that aren't there: before anything is
+    watched."""
     from perception.trackers.prompts import parse_prompts
 
     parse_prompts([text for text in texts if not text.startswith(DETECTOR)])
     if sum(text.startswith(DETECTOR) for text in texts) > 1:
         raise InputError("--track takes one detector", hint="watch again with the other one")
+    for text in texts:
+        path = text.removeprefix(DETECTOR).partition(",")[0]
+        if text.startswith(DETECTOR) and not Path(path).is_file():
+            raise ModelUnavailable(f"there is no detector at {path}", hint="give the path of an ONNX file")
+    if model is not None:
+        from perception.encoders.hub_files import find_model, require_transformers
+
+        require_transformers()
+        find_model(model, required=("config.json",))
 
 
 def track_into(
-    source: str, place: Path, texts: list[str], config: Config, out: Output, *, policy: str, fps: float
+    source: str,
+    place: Path,
+    texts: list[str],
+    config: Config,
+    out: Output,
+    *,
+    policy: str,
+    fps: float,
+    model: str | None = None,
 ) -> dict[str, Any]:
     """Follow ``texts`` through ``source`` into the memory at ``place``; what was seen, for the document."""
     found = [text for text in texts if text.startswith(DETECTOR)]
@@ -54,7 +72,8 @@ def track_into(
 
         with streammem.memory.open(place, config=config, mode="write") as memory:
             settings = PropagationSettings(policy=policy)
-            report = track_source(opened, memory, prompts, fps=fps, settings=settings, progress=tell)
+            tracker = _sam2(model, policy) if model else {}
+            report = track_source(opened, memory, prompts, fps=fps, settings=settings, progress=tell, **tracker)
     finally:
         opened.close()
     seen = ", ".join(f"{prompt.name} in {report.seen.get(prompt.name, 0)}" for prompt in prompts)
@@ -67,6 +86,19 @@ def track_into(
         "ram_bytes": report.ram_bytes,
         **({"detector": document} if document else {}),
     }
+
+
+def _sam2(model: str, policy: str) -> dict[str, Any]:
+    """SAM 2 or EdgeTAM instead of the CPU tracker, by folder or name."""
+    from perception.encoders.hub_files import require_transformers
+
+    require_transformers()
+    from perception.trackers.sam2 import Sam2Settings, Sam2Tracker
+    from perception.trackers.sam2_model import open_model
+    from perception.trackers.sam2_prompts import sam_prompt
+
+    tracker = Sam2Tracker(open_model(model), Sam2Settings(policy=policy))
+    return {"tracker": tracker, "made_by": ("perception.trackers.sam2", model), "prompted": sam_prompt}
 
 
 def _detected(source: str, place: Path, text: str, config: Config, out: Output, *, fps: float) -> dict[str, Any]:

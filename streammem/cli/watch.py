@@ -41,6 +41,10 @@ def watch(
     track_policy: Annotated[
         str, typer.Option("--track-policy", help="Which frames of an object are kept.")
     ] = "diverse",
+    track_model: Annotated[
+        str | None,
+        typer.Option("--track-model", metavar="NAME|DIR", help="Follow with SAM 2 or EdgeTAM instead; extra models."),
+    ] = None,
     track_fps: Annotated[float, typer.Option("--track-fps", min=0.1, max=240, help="Frames a second followed.")] = 10.0,
     rewatch: o.Rewatch = False,
     fps: o.Fps = None,
@@ -61,7 +65,7 @@ def watch(
 
         if to is not None or source.startswith("zmq+"):
             raise InputError("--track follows objects into a memory's directory", hint="leave out --to")
-        check_prompts(track)
+        check_prompts(track, track_model)
     if source.startswith("zmq+"):
         return _relay(source.removeprefix("zmq+"), to, settings, out, key=key)
     if to is not None:
@@ -69,7 +73,9 @@ def watch(
     place, facts = ensure_watched(source, settings, out, directory=memory, rewatch=rewatch, speed=speed)
     report = facts.pop("report", None)
     if track:
-        facts["tracked"] = track_into(source, place, track, settings, out, policy=track_policy, fps=track_fps)
+        facts["tracked"] = track_into(
+            source, place, track, settings, out, policy=track_policy, fps=track_fps, model=track_model
+        )
     if json:
         watched = plain(report) | {"rate": report.rate, "shares": report.shares} if report is not None else None
         out.document({"memory": str(place), **facts, "watched": watched})

@@ -125,12 +125,12 @@ def test_watch_with_a_detector_and_when_a_track_came_back(tmp_path: Path, capsys
             finally:
                 source.close()
         assert report.frames == 36 and len(report.seen) >= 6
-        assert memory.status().records["moments"] <= 36
+        assert memory.status().records <= 36 + len(report.seen)
         (track, *_) = sorted(report.seen, key=lambda name: -report.seen[name])
         spans = memory.query("tracks", "when_seen", track=track)
         assert spans and spans[0][1] == track
         info = memory.query("tracks", "track", track=track)[0]
-        assert info.label == "person" and info.frames == report.seen[track]
+        assert info["label"] == "person" and info["frames"] == report.seen[track]
         assert memory.query("tracks", "tracks", label="person")
     assert main(["tracks", str(place), "--json"]) in (0, None)
     told = json.loads(capsys.readouterr().out)
