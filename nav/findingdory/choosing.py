@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from nav.findingdory.instructions import Anchor, Instruction, is_furniture
-from nav.findingdory.recollection import Deed, Recollection, View, shows, unique
+from nav.findingdory.recollection import Deed, Recollection, View, shows, turned_rad, unique
 
 NEAR_M = {"object": 1.7, "receptacle": 0.9}
 """Nearer than this counts as being there; the benchmark's limits are 2.0 m on foot and a metre or so."""
@@ -24,7 +24,7 @@ def frames_for(asked: Instruction, known: Recollection) -> list[int] | None:
     if not asked.every:
         if asked.extreme == "farthest":
             wanted = _farthest(wanted, known)
-        best = max(wanted, key=lambda name: _quality(best_view(name, asked, known), asked))
+        best = max(wanted, key=lambda name: _quality(name, best_view(name, asked, known), asked, known))
         view = best_view(best, asked, known)
         return None if view is None else [view.frame]
     frames = []
@@ -86,16 +86,21 @@ def best_view(name: str, asked: Instruction, known: Recollection, others: Sequen
         alone = [view for view in views if not any(_at_hand(view, other, asked, known) for other in others)]
         near = [view for view in alone if view.away_m <= NEAR_M[asked.target]]
         views = near or views
-    return max(views, key=lambda view: _quality(view, asked), default=None)
+    return max(views, key=lambda view: _quality(name, view, asked, known), default=None)
 
 
-def _quality(view: View | None, asked: Instruction) -> float:
-    """Near ones by their size in the picture, the others by distance."""
+def _quality(name: str, view: View | None, asked: Instruction, known: Recollection) -> float:
+    """Things: near ones by their size in the picture, then by distance. Receptacles: where the arm worked on them, then
+    near and in the middle of the picture."""
     if view is None:
         return -1e9
     if view.away_m > NEAR_M[asked.target]:
         return -10 - view.away_m
-    return view.area if asked.target == "object" else min(view.area, 0.2) - 2 * max(view.away_m, 0.5)
+    if asked.target == "object":
+        return view.area
+    work = 5.0 if known.worked_at(name, view.t_ns) else 0.0
+    centre = known.point(name) or view.point_m
+    return work + min(view.area, 0.2) - 2 * max(view.away_m, 0.5) - turned_rad(view.pose, centre)
 
 
 def _at_hand(view: View, other: str, asked: Instruction, known: Recollection) -> bool:

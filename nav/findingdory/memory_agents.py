@@ -15,7 +15,9 @@ from typing import Literal
 import streammem
 from nav.findingdory.agents import Asked
 from nav.findingdory.choosing import frames_for
+from nav.findingdory.driving import Body, Seen, drive, stations
 from nav.findingdory.instructions import read
+from nav.findingdory.metrics import DriveTrace
 from nav.findingdory.perceive import Perceiver
 from nav.findingdory.recollection import Recollection
 from perception.frames import Frame
@@ -40,6 +42,7 @@ class MemoryAgent:
         self, keep: Keep = "all", budget: int = 0, *, name: str = "memory", config: Config | None = None
     ) -> None:
         self.name, self.keep, self.budget = name, keep, budget
+        self.drives = keep == "all"
         self._config = config or Config()
         self._folder: Path | None = None
         self._memory: Memory | None = None
@@ -67,6 +70,13 @@ class MemoryAgent:
         except InputError:
             return None
         return frames_for(instruction, self._recollected())
+
+    def drive(self, body: Body, frames: list[int], seen: Seen) -> DriveTrace:
+        """Go to the places of an answer, on the memory's own map. ``seen`` is the judge's, called where it stops."""
+        known = self._recollected()
+        if known.planner is None:
+            return DriveTrace([(body.pose.x, body.pose.y)], ended="planner_failure")
+        return drive(body, known.planner, stations(known, frames), seen)
 
     def close(self) -> None:
         """Close the memory and remove its directory."""

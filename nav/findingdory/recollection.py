@@ -28,6 +28,9 @@ _FLOOR_M = 0.15
 _CROWD_M = 3.0
 """Within so far, and with nothing between, counts as the same surroundings when rooms are told apart."""
 
+_RADIUS_M = 0.22
+"""Of the robot, on squares of 0.1 m: its 0.25 m closes doors of 0.8 m whose posts fill their squares."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -103,6 +106,11 @@ class Recollection:
         since = self.placed_since_ns(thing)
         return [view for view in self.views.get(thing, ()) if view.t_ns >= since]
 
+    def worked_at(self, receptacle: str, t_ns: int) -> bool:
+        """Whether the arm was at work on it then: the robot stood where it can be used."""
+        spans = [s for d in self.deeds for n, s in ((d.start, d.picked_ns), (d.goal, d.placed_ns)) if n == receptacle]
+        return any(span is not None and span[0] <= t_ns <= span[1] for span in spans)
+
     def point(self, thing: str) -> tuple[float, float, float] | None:
         """Where it is now, metres: the median of its nearest views."""
         views = sorted(self.views_now(thing), key=lambda view: view.away_m)[:9]
@@ -124,7 +132,7 @@ class Recollection:
             answer = self._query("spatial", "map", resolution_m=0.1)
         except QueryError:
             return None
-        return GridPlanner.from_answer(answer[0], radius_m=0.15, unknown="free") if answer else None
+        return GridPlanner.from_answer(answer[0], radius_m=_RADIUS_M, unknown="free") if answer else None
 
     def way_m(self, to: Sequence[float]) -> float:
         """Metres on foot from where the robot is now, on its own map; in a straight line where that knows no way."""
@@ -224,10 +232,9 @@ class Recollection:
 
 
 def _inside(one: Detection, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(n,) bool: pixels in the box; of a small thing its middle half only, where the box shows nothing else."""
+    """(n,) bool: pixels in the middle half of the box, where it shows little else."""
     x0, y0, x1, y1 = one.box
-    if not is_furniture(one.label):
-        x0, x1, y0, y1 = x0 + (x1 - x0) / 4, x1 - (x1 - x0) / 4, y0 + (y1 - y0) / 4, y1 - (y1 - y0) / 4
+    x0, x1, y0, y1 = x0 + (x1 - x0) / 4, x1 - (x1 - x0) / 4, y0 + (y1 - y0) / 4, y1 - (y1 - y0) / 4
     inside: np.ndarray = (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
     return inside
 
@@ -238,11 +245,16 @@ def heading(pose: Pose) -> float:
     return math.atan2(float(forward[1]), float(forward[0]))
 
 
+def turned_rad(pose: Pose, point_m: Sequence[float]) -> float:
+    """Unsigned angle in the floor plane between a camera's view and the direction to a point."""
+    dx, dy = point_m[0] - pose.position_m[0], point_m[1] - pose.position_m[1]
+    return abs(math.remainder(math.atan2(dy, dx) - heading(pose), math.tau))
+
+
 def shows(pose: Pose, point_m: Sequence[float], within_m: float, angle_rad: float) -> bool:
     """Whether a pose is near a point and turned to it."""
-    dx, dy = point_m[0] - pose.position_m[0], point_m[1] - pose.position_m[1]
-    turned = abs(math.remainder(math.atan2(dy, dx) - heading(pose), math.tau))
-    return math.hypot(dx, dy) <= within_m and turned <= angle_rad
+    near = math.dist(pose.position_m[:2], point_m[:2]) <= within_m
+    return near and turned_rad(pose, point_m) <= angle_rad
 
 
 def unique(names: Iterable[str]) -> list[str]:

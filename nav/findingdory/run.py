@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from nav.env import AgentPose
 from nav.findingdory import metrics
 from nav.findingdory.agents import Agent, Asked, LastVisible, Oracle, RandomFrame
 from nav.findingdory.goals import Profile
-from nav.findingdory.memory_agents import MEMORY_AGENTS, memory_agent
+from nav.findingdory.memory_agents import MEMORY_AGENTS, MemoryAgent, memory_agent
 from nav.findingdory.tasks import CATEGORIES, GROUPS, Question, questions, task
+from nav.homes.simulation import HomeSimulation
 from nav.source import HomeSource
 from streammem.errors import InputError, SourceError
 
@@ -40,6 +42,7 @@ class Setting:
     profile: Profile = "strict"
     interactions: int = 0
     size: str = "120x160"
+    drive: bool = False
 
     def scene(self, seed: int) -> str:
         return f"{seed}?interactions={self.interactions}&size={self.size}&labels=1&draw={self.draw}"
@@ -108,7 +111,29 @@ def _ask(
         "failure": judged.failure,
         "solvable": solvable,
         "goals": list(question.goal.entities),
+        **(_driven(agent, said or [], question, source, setting) if setting.drive and _drives(agent) else {}),
     }
+
+
+def _drives(agent: Agent) -> TypeGuard[MemoryAgent]:
+    return isinstance(agent, MemoryAgent) and agent.drives
+
+
+def _driven(
+    agent: MemoryAgent, said: list[int], question: Question, source: HomeSource, setting: Setting
+) -> dict[str, Any]:
+    """Today's robot, in the house as yesterday left it, at the place where yesterday ended."""
+    experience = source.experience
+    body = HomeSimulation(experience.home, clock=experience.clock)
+    body.arrange(experience.placements()[0])
+    body.pose = experience.final_pose
+    truth = experience.truth
+
+    def seen(pose: AgentPose) -> dict[str, metrics.Reading]:
+        return {name: truth.reading_at(name, pose) for name in question.goal.entities}
+
+    judged = metrics.low_level(question.goal, agent.drive(body, said, seen), truth, profile=setting.profile)
+    return {"ll_success": judged.success, "ll_spl": judged.spl, "ll_failure": judged.failure}
 
 
 def run(
@@ -190,6 +215,8 @@ def _rates(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "dtg_sr": mean([float(row["dtg"]) for row in good]),
         "sc_sr": mean([float(row["sc"]) for row in good]),
         "hl_spl": mean(spl),
+        "ll_sr": mean([float(row["ll_success"]) for row in good if "ll_success" in row]),
+        "ll_spl": mean([row["ll_spl"] for row in good if "ll_success" in row and row["spl"] != metrics.EXCLUDED]),
     }
 
 
@@ -216,7 +243,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(row("all", lambda one: one["all"]))
     for name, one in agents.items():
         lines += ["", f"{name}: failures {json.dumps(one['failures'])}, DTG-SR {one['all']['dtg_sr']}, "
-                  f"SC-SR {one['all']['sc_sr']}, HL-SPL {one['all']['hl_spl']}, watched {one['watch_s']:.1f} s, "
+                  f"SC-SR {one['all']['sc_sr']}, HL-SPL {one['all']['hl_spl']}, LL-SR {one['all']['ll_sr']}, "
+                  f"LL-SPL {one['all']['ll_spl']}, watched {one['watch_s']:.1f} s, "
                   f"answered {one['answer_s']:.1f} s"]  # fmt: skip
     return "\n".join(lines) + "\n"
 

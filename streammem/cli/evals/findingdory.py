@@ -25,6 +25,7 @@ def findingdory(
     interactions: Annotated[int, typer.Option("--interactions", min=0, max=11, help="0: by the seed.")] = 0,
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Of the pictures.")] = "120x160",
     out_dir: Annotated[str, typer.Option("--out", metavar="DIR", help="Where reports and episodes go.")] = "dory",
+    drive: Annotated[bool, typer.Option("--drive", help="Agents with a map drive to their answers too.")] = False,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
@@ -43,6 +44,7 @@ def findingdory(
         profile="official" if profile == "official" else "strict",
         interactions=interactions,
         size=size,
+        drive=drive,
     )
     done = [0]
 
