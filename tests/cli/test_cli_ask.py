@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import Run, command, environment, write_clip
+from cli_run import Run, command, environment, write_clip
 
 # The clip's truth: a sign that says OPEN in the first three seconds.
 ARGS = ("--fps", "2", "--set", "perception.speech=off", "--set", "perception.threads=1")

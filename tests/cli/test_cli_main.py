@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run, command, environment
+from cli_run import ROOT, Run, command, environment
 
 HEAVY = ("torch", "numpy", "cv2", "av", "pydantic", "typer", "rich", "onnxruntime", "transformers", "faiss", "msgspec")
 

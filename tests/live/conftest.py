@@ -8,27 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_samples import FAST, fake_space
+from live_samples import fake_space
+from live_serve import Running
 
 import streammem.memory
-from streammem.client import Client, connect
+from streammem.client import Client
 from streammem.config import Config
-from streammem.memory import Memory
 from streammem.service import Service
-
-
-class Running:
-    """A service and its memory."""
-
-    def __init__(self, service: Service, memory: Memory) -> None:
-        self.service, self.memory = service, memory
-
-    @property
-    def address(self) -> str:
-        return self.service.address
-
-    def connect(self, **options: Any) -> Client:
-        return connect(self.address, timing=FAST, **options)
 
 
 @pytest.fixture

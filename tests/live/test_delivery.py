@@ -18,9 +18,9 @@ from typing import IO
 import msgspec
 import pytest
 import zmq
-from conftest import Running
 from live_process import Relay, ServiceProcess
 from live_samples import FAST, fake_space, moment, until
+from live_serve import Running
 
 import streammem.memory
 from perception.publisher import KeepNewest, Lossless, Publisher

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from conftest import Running
 from live_samples import moment, picture, until
+from live_serve import Running
 
 from streammem import protocol as p
 from streammem.model import Observation

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Running
 from live_samples import FAST, moment, until
+from live_serve import Running
 
 from perception.publisher import Publisher
 from streammem.client import Client, connect

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Running
 from live_samples import FAST, fake_space
+from live_serve import Running
 
 import streammem.memory
 from perception.encoders.fake import HistogramSuite

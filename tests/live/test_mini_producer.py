@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Running
 from live_samples import moment, picture
+from live_serve import Running
 
 from perception import mini_producer as mini
 from perception.mini_producer import MiniProducer

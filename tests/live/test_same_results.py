@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Running
 from live_samples import fake_space, moment
+from live_serve import Running
 
 import streammem.memory
 from streammem.client import Client
