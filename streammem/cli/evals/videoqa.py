@@ -105,6 +105,7 @@ def _by_captions(items: Sequence[Item], path: Path, settings: Config, log: Log, 
     from perception.encoders.minilm import MiniLM
     from streammem.evaluation.items import read_json
     from streammem.evaluation.log import Entry
+    from streammem.evaluation.vectors import vectors_of
     from streammem.paths import cache_dir
     from streammem.reason.captioned import METHODS, Asked, Captioned, event_of
 
@@ -112,34 +113,35 @@ def _by_captions(items: Sequence[Item], path: Path, settings: Config, log: Log, 
     if not todo:
         return list(METHODS)
     said = read_json(path, "captions_1fps.json: {video: {second: caption}}")
+    captions = {
+        item.video: [text for _, text in sorted(said.get(item.video, {}).items(), key=lambda pair: float(pair[0]))]
+        for item in todo
+    }
+    texts = {text for one in captions.values() for text in one}
+    for item in todo:
+        texts |= {item.question, *item.options, *(f"{item.question} {option}" for option in item.options)}
+        texts |= {event} if (event := event_of(f"{item.question}?")) else set()
     model = MiniLM(cache=cache_dir(settings.cache_dir))
-    known: dict[str, Captioned] = {}
-    for number, item in enumerate(todo, 1):
-        if item.video not in known:
-            texts = [text for _, text in sorted(said.get(item.video, {}).items(), key=lambda pair: float(pair[0]))]
-            if not texts:
-                log.add(Entry("flat", item.id, error=f"no captions of {item.video}"))
-                continue
-            vectors = np.concatenate([model.embed(texts[at : at + 64]) for at in range(0, len(texts), 64)])
-            known[item.video] = Captioned(item.video, vectors)
+    vector = vectors_of(texts, model.embed, log.path.parent / "vectors.npz", out.note)
+    for item in todo:
+        if not captions[item.video]:
+            for name in METHODS:
+                log.add(Entry(name, item.id, error=f"no captions of {item.video}"))
+            continue
+        video = Captioned(item.video, np.stack([vector[text] for text in captions[item.video]]))
         event = event_of(f"{item.question}?")
-        joint = [f"{item.question} {option}" for option in item.options]
-        vectors = model.embed([item.question, *item.options, *joint, *([event] if event else [])])
-        count = len(item.options)
         asked = Asked(
             f"{item.question}?",
-            vectors[0],
-            vectors[1 : 1 + count],
-            vectors[1 + count : 1 + 2 * count],
-            vectors[-1] if event else None,
+            vector[item.question],
+            np.stack([vector[option] for option in item.options]),
+            np.stack([vector[f"{item.question} {option}"] for option in item.options]),
+            vector[event] if event else None,
         )
         for name, method in METHODS.items():
             begun = time.perf_counter()
-            chosen = method(asked, known[item.video])
+            chosen = method(asked, video)
             seconds = time.perf_counter() - begun
             log.add(Entry(name, item.id, option=chosen.option, stage="text", records=chosen.records, seconds=seconds))
-        if number % 50 == 0 or number == len(todo):
-            out.note(f"{number} of {len(todo)} questions")
     return list(METHODS)
 
 
