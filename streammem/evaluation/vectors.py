@@ -1,4 +1,4 @@
-"""Sentence vectors of many texts, made once: in batches of like length, as a batch costs what its longest text costs."""
+"""Sentence vectors of many texts, made once, in batches of like length: a batch costs what its longest text costs."""
 
 from __future__ import annotations
 
