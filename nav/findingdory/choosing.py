@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from nav.findingdory.instructions import Anchor, Instruction, is_furniture
+from nav.findingdory.instructions import Anchor, Instruction
 from nav.findingdory.recollection import Deed, Recollection, View, shows, turned_rad, unique
 
 NEAR_M = {"object": 1.7, "receptacle": 0.9}
@@ -23,7 +23,7 @@ def frames_for(asked: Instruction, known: Recollection) -> list[int] | None:
         return None
     if not asked.every:
         if asked.extreme == "farthest":
-            wanted = _farthest(wanted, known)
+            wanted = _farthest(wanted, asked, known)
         best = max(wanted, key=lambda name: _quality(name, best_view(name, asked, known), asked, known))
         view = best_view(best, asked, known)
         return None if view is None else [view.frame]
@@ -46,9 +46,9 @@ def entities_for(asked: Instruction, known: Recollection) -> list[str]:
     elif asked.role or asked.nth or asked.anchors or asked.start or asked.extreme or asked.minute >= 0:
         pool = unique(name or "" for deed in deeds_for(asked, known) for name in _side(deed, asked))
     if asked.category:
-        pool = [name for name in pool if known.category.get(name, "").lower() == asked.category.lower()]
+        pool = known.of_category(pool, asked.category)
     if asked.value:
-        pool = [name for name in pool if known.has_attribute(name, asked.value)]
+        pool = known.with_value(pool, asked.value)
     return pool
 
 
@@ -58,7 +58,7 @@ def deeds_for(asked: Instruction, known: Recollection) -> list[Deed]:
     if asked.nth:
         return deeds[asked.nth - 1 : asked.nth]
     if asked.anchors:
-        at = [_anchor(anchor, deeds) for anchor in asked.anchors]
+        at = [_anchor(anchor, known) for anchor in asked.anchors]
         if any(k < 0 for k in at):
             return []
         if asked.offset:
@@ -72,9 +72,11 @@ def deeds_for(asked: Instruction, known: Recollection) -> list[Deed]:
         whole = [deed for deed in deeds if deed.picked_ns and deed.placed_ns]
         return sorted(whole, key=lambda deed: -sign * (deed.span_ns[1] - deed.span_ns[0]))[:1]
     if asked.thing:
-        deeds = [deed for deed in deeds if deed.category.lower() == asked.thing.lower()]
+        meant = known.of_category([deed.thing or "" for deed in deeds], asked.thing)
+        deeds = [deed for deed in deeds if deed.thing in meant]
     if asked.start:
-        deeds = [deed for deed in deeds if known.category.get(deed.start, "").lower() == asked.start.lower()]
+        meant = known.of_category([deed.start for deed in deeds], asked.start)
+        deeds = [deed for deed in deeds if deed.start in meant]
     return deeds
 
 
@@ -110,9 +112,9 @@ def _at_hand(view: View, other: str, asked: Instruction, known: Recollection) ->
     return any(one.frame == view.frame and one.away_m <= 1.2 for one in known.views.get(other, ()))
 
 
-def _farthest(names: Sequence[str], known: Recollection) -> list[str]:
+def _farthest(names: Sequence[str], asked: Instruction, known: Recollection) -> list[str]:
     def way(name: str) -> float:
-        if is_furniture(known.category.get(name, "")):
+        if asked.target == "receptacle":
             # As far as one has to go to stand at it: the stored moment that was nearest to it.
             at = min(known.views[name], key=lambda view: view.away_m).pose.position_m if known.views.get(name) else None
         else:
@@ -161,6 +163,7 @@ def _minute(t_ns: int) -> int:
     return at.hour * 60 + at.minute
 
 
-def _anchor(anchor: Anchor, deeds: Sequence[Deed]) -> int:
-    named = [k for k, deed in enumerate(deeds) if deed.category.lower() == anchor.category.lower()]
+def _anchor(anchor: Anchor, known: Recollection) -> int:
+    meant = known.of_category([deed.thing or "" for deed in known.deeds], anchor.category)
+    named = [k for k, deed in enumerate(known.deeds) if deed.thing in meant]
     return named[anchor.nth - 1] if len(named) >= anchor.nth else -1

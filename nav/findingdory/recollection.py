@@ -92,10 +92,17 @@ class Recollection:
     def receptacles(self) -> list[str]:
         return [name for name, label in self.category.items() if is_furniture(label)]
 
-    def has_attribute(self, thing: str, value: str) -> bool:
-        """Whether any attribute of it had this value."""
-        told = self._query("entities", "history", entity=f"#{thing}", value=value, limit=1)
-        return bool(told["total"])
+    def of_category(self, names: Sequence[str], category: str) -> list[str]:
+        """Those that are called so."""
+        return [name for name in names if self.category.get(name, "").lower() == category.lower()]
+
+    def with_value(self, names: Sequence[str], value: str) -> list[str]:
+        """Things of which any attribute had this value."""
+
+        def had(name: str) -> bool:
+            return bool(self._query("entities", "history", entity=f"#{name}", value=value, limit=1)["total"])
+
+        return [name for name in names if had(name)]
 
     def placed_since_ns(self, thing: str) -> int:
         """Since when it stands where it stands."""
