@@ -37,8 +37,8 @@ class AssociationSettings:
     """Scores are the detector's, overlaps are IoU, times are frames (``fps`` turns seconds into frames elsewhere).
 
     ``sure`` and ``unsure`` split the detections, ``start`` begins a track. ``near`` and ``near_unsure`` are the least
-    overlaps of stages 1 and 2; ``alike`` the least cosine that finds a track again by its looks, ``looks`` the weight
-    of looks beside overlap. ``confirm`` sightings make a track; ``recent`` frames without one make it lost;
+    overlaps of stages 1 and 2; ``alike`` the least cosine that finds a track again by its looks, below
+    ``unlike`` motion alone finds nothing either; ``looks`` is the weight of looks beside overlap. ``confirm`` sightings make a track; ``recent`` frames without one make it lost;
     ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame without a sighting multiplies the belief by.
     ``reach`` scales how far motion may put a lost track. ``keeps`` views a track, ``duplicate`` the cosine from which
     two are one. The numbers were chosen on the shared MOT clips (docs/association.md)."""
@@ -49,7 +49,8 @@ class AssociationSettings:
     near: float = 0.25
     near_unsure: float = 0.5
     alike: float = 0.85
-    looks: float = 0.5
+    unlike: float = 0.45
+    looks: float = 0.6
     confirm: int = 2
     recent: int = 30
     forget: int = 900
@@ -224,7 +225,7 @@ class AssociationTracker:
             sees = np.nan_to_num(alike)
             by_looks = np.clip((sees - chosen.alike) / (1 - chosen.alike), 0, 1)
             # Where looks are known they decide: motion alone would hand a track to whoever stands there now.
-            good = np.where(known, (by_looks > 0) | (good & (sees >= 0.8 * chosen.alike)), good)
+            good = np.where(known, (by_looks > 0) | (good & (sees >= chosen.unlike)), good)
             score = np.where(known, 0.5 * by_motion + 0.5 * np.maximum(by_looks, 0.1), score)
         before = len(scene.pairs)
         self._take(scene, tracks, sure, score, good)
