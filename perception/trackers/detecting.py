@@ -23,6 +23,8 @@ from perception.trackers.detectors import Detector
 from perception.trackers.watching import BATCH, NS, THUMBNAIL_PX, VECTORS, Sink, TrackReport
 from streammem.model import Detection, Observation, Producer
 
+LONGEST_S = 600.0
+"""Absence after which looks don't bring a track back."""
 REFOUND = 64
 """Newest finds that a report names; the rest are counted."""
 
@@ -46,7 +48,10 @@ def follow_detections(
     progress: Callable[[TrackReport], None] | None = None,
 ) -> DetectReport:
     """Detect, associate and write. ``settings`` default to the looks' own threshold."""
-    chosen = settings or (AssociationSettings(alike=appearance.alike) if appearance else AssociationSettings())
+    chosen = settings or AssociationSettings()
+    if settings is None and appearance is not None:
+        # Looks can bring back what motion has long given up; most_tracks bounds what that costs.
+        chosen = AssociationSettings(alike=appearance.alike, forget=max(1, round(LONGEST_S * fps)))
     looks = appearance.name if appearance is not None else ""
     facts = (detector.name, looks, fps, repr(chosen), source.info.stream)
     session = "detect-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
