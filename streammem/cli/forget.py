@@ -36,7 +36,7 @@ def forget(
     out = Output(as_json=json, quiet=quiet)
     from streammem.cli.present import plain, size
     from streammem.cli.spans import check_words, read_between
-    from streammem.cli.watched import existing_memory, open_memory
+    from streammem.cli.watched import existing_memory, open_memory, unwatch
     from streammem.errors import InputError
 
     if (between is None) == (not everything):
@@ -57,10 +57,13 @@ def forget(
             _confirm(f"Forget {what} in {place}? It can't be undone.", out)
         infos = [info for info in memory.streams() if stream is None or info.stream == stream]
         report = memory.forget(stream=stream, between=span)
+        emptied = not memory.observation_count
     # What a question looked at again in these recordings lies beside the memory and goes with it.
     from streammem.cli.deepen import forget_deeper
 
     deeper = forget_deeper(settings, infos, span)
+    if emptied and isinstance(place, Path):
+        unwatch(place)
     if json:
         out.document({"memory": str(place), "forgotten": plain(report), "second_looks": deeper})
     else:

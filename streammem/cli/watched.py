@@ -217,6 +217,13 @@ def _prepare_cached(place: Path, facts: dict[str, Any], config: Config, out: Out
     _write_facts(place, facts)
 
 
+def unwatch(place: Path) -> None:
+    """Say that nothing of the recording is remembered any more: a question about it watches it again."""
+    facts = _read_facts(place)
+    if facts.pop("complete", False):
+        _write_facts(place, facts)
+
+
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     changed = [f"{key} {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
     return ", ".join(changed) or "another version of the encoders"

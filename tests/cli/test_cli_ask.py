@@ -181,6 +181,9 @@ def test_the_second_question_is_answered_from_the_cache(run: Run, clip: Path, tm
     other = run("watch", clip, *ARGS, "--fps", "1", env=home)
     assert "watched before with other settings (fps 2.0 -> 1.0)" in other.err
     assert other.out.strip() != str(place)
+    # What was forgotten as a whole was never watched: the next question watches it again.
+    assert run("forget", place, "--all", "--yes", env=home).code == 0
+    assert run("ask", clip, "OPEN", *ARGS, "--json", env=home, timeout=300).document["closest"]
 
 
 def test_a_folder_of_pictures(run: Run, tmp_path: Path) -> None:
