@@ -37,11 +37,12 @@ class AssociationSettings:
     """Scores are the detector's, overlaps are IoU, times are frames.
 
     ``sure`` and ``unsure`` split the detections, ``start`` begins a track. ``near`` and ``near_unsure`` are the least
-    overlaps of stages 1 and 2; ``alike`` the least cosine that finds a track again by its looks, below ``unlike`` motion
-    doesn't either; ``looks`` is the weight of looks beside overlap. ``confirm`` sightings make a track; ``recent``
-    frames without one make it lost; ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame without a sighting multiplies the belief by.
-    ``reach`` scales how far motion may put a lost track. ``keeps`` views a track, ``duplicate`` the cosine from which
-    two are one. The numbers were chosen on the shared MOT clips (docs/association.md)."""
+    overlaps of stages 1 and 2. ``alike`` is the least cosine that finds a track again by its looks; below ``unlike``
+    motion doesn't either; ``looks`` is the weight of looks beside overlap. ``confirm`` sightings make a track;
+    ``recent`` frames without one make it lost; ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame
+    without a sighting multiplies the belief by. ``reach`` scales how far motion may put a lost track. ``keeps`` views
+    a track, ``duplicate`` the cosine from which two are one. The numbers were chosen on the shared MOT clips
+    (docs/association.md)."""
 
     sure: float = 0.6
     unsure: float = 0.1
