@@ -137,6 +137,7 @@ def lived(directory: Path, policy: str, *, ask: Callable[[streammem.memory.Memor
         return memory.digest()
 
 
+@pytest.mark.slow
 def test_a_cited_stretch_outlives_its_neighbours_and_a_replay_agrees(tmp_path: Path) -> None:
     """Moments 100 to 110 are asked about all the time. The state is the same whatever the batches."""
 
