@@ -88,6 +88,12 @@ def run_tracker(
     return BoxRun(sequence.name, name, score, 1000 * float(np.median(times)), refound)
 
 
+def blacked_out(found: Sequence[Boxes], frames: int) -> list[Boxes]:
+    """Without the detections of the ``frames`` in the middle: everything is absent at once, and comes back."""
+    start = (len(found) - frames) // 2
+    return [each.take([]) if start <= t < start + frames else each for t, each in enumerate(found)]
+
+
 def mean_of(runs: Sequence[BoxRun]) -> BoxScore:
     """Means over sequences of the shares, sums of the counts."""
     scores = [run.score for run in runs]

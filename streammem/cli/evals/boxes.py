@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 def score_boxes_in(
-    folder: Path, out: Output, *, only: list[str], detector: str | None, looks: str | None, classes: list[str]
+    folder: Path,
+    out: Output,
+    *,
+    only: list[str],
+    detector: str | None,
+    looks: str | None,
+    classes: list[str],
+    blackout: int = 0,
 ) -> int:
     """Run every tracker over every sequence of ``folder`` and show a table."""
     from perception.trackers import baselines, evaluate_boxes
@@ -42,6 +49,9 @@ def score_boxes_in(
     runs: list[BoxRun] = []
     for sequence in chosen:
         plain, described = evaluate_boxes.detections(sequence, finder, describer)
+        if blackout:
+            plain = evaluate_boxes.blacked_out(plain, blackout)
+            described = evaluate_boxes.blacked_out(described, blackout) if described is not None else None
         for name in [*rivals, evaluate_boxes.OURS]:
             runs.append(evaluate_boxes.run_tracker(sequence, name, plain))
         if described is not None and describer is not None:

@@ -45,6 +45,9 @@ def tracking(
     label: Annotated[
         list[str] | None, typer.Option("--label", help="Boxes: classes of the detector; default person.")
     ] = None,
+    blackout: Annotated[
+        int, typer.Option("--blackout", min=0, help="Boxes: nothing is detected in so many frames in the middle.")
+    ] = 0,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
@@ -55,7 +58,9 @@ def tracking(
     if data != SUITE and Path(data).is_dir() and is_mot(Path(data)):
         from streammem.cli.evals.boxes import score_boxes_in
 
-        return score_boxes_in(Path(data), out, only=only or [], detector=detector, looks=looks, classes=label or [])
+        return score_boxes_in(
+            Path(data), out, only=only or [], detector=detector, looks=looks, classes=label or [], blackout=blackout
+        )
     from perception.trackers import evaluate
     from perception.trackers.propagation import PropagationSettings
     from streammem.banks.policies import POLICIES, make_policy
