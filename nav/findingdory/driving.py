@@ -21,7 +21,7 @@ REACHED_M = 0.15
 """Half a step and a little: nearer can't be asked of steps of 0.25 m."""
 _AHEAD_M = 0.6
 """How far along the way the next point lies that is steered for."""
-_BUMPS = 40
+_BUMPS = 12
 
 
 class Body(Protocol):
@@ -117,12 +117,16 @@ def _ahead(plan: Plan, here: tuple[float, float]) -> tuple[float, float]:
 
 
 def _block(planner: GridPlanner, pose: AgentPose) -> None:
-    """What was bumped into is a step ahead."""
+    """What was bumped into is somewhere on the step ahead: the squares around its end."""
+    ahead = (pose.x + FORWARD_M * math.cos(pose.yaw), pose.y + FORWARD_M * math.sin(pose.yaw))
     try:
-        row, column = planner.square((pose.x + FORWARD_M * math.cos(pose.yaw), pose.y + FORWARD_M * math.sin(pose.yaw)))
+        row, column = planner.square(ahead)
     except QueryError:
         return
-    planner.free[row, column] = False
+    for r in range(max(0, row - 1), min(planner.free.shape[0], row + 2)):
+        for c in range(max(0, column - 1), min(planner.free.shape[1], column + 2)):
+            if math.dist(planner.centre((r, c)), (pose.x, pose.y)) > FORWARD_M / 2:
+                planner.free[r, c] = False
 
 
 def _turn(body: Body, yaw: float, trace: DriveTrace, budget: int) -> None:

@@ -111,9 +111,12 @@ class MemoryAgent:
             for observation in self._perceiver.rest():
                 self.memory.write(observation, durable=False)
             self.memory.flush()
-            records = self.memory.recent(STREAM) if self.keep == "short_term" else None
-            self._known = Recollection(self.memory, STREAM, records)
+            self._known = self._recollect()
         return self._known
+
+    def _recollect(self) -> Recollection:
+        records = self.memory.recent(STREAM) if self.keep == "short_term" else None
+        return Recollection(self.memory, STREAM, records)
 
 
 def _slim(frame: Frame) -> Frame:

@@ -38,7 +38,7 @@ class Perceiver:
         self._count = 0
 
     def see(self, frame: Frame) -> list[Observation]:
-        made = self._observation(frame)
+        made = self.observation(frame)
         if made.stats.get(ARM):
             self._block.append(made)
             return []
@@ -47,12 +47,15 @@ class Perceiver:
     def rest(self) -> list[Observation]:
         """The arm is at rest: what was held back, with what the hands did. Call it once more after the last frame."""
         block, self._block = self._block, []
+        # The camera stands still: what is between the first and the last of them would be measured once more.
+        block[1:-1] = [dataclasses.replace(one, depth_m=None) for one in block[1:-1]]
         if not block or not self.labels:
             return block
         facts = self._did(block)
         return [dataclasses.replace(block[0], states=(*block[0].states, *facts)), *block[1:]] if facts else block
 
-    def _observation(self, frame: Frame) -> Observation:
+    def observation(self, frame: Frame) -> Observation:
+        """What was sensed, and nothing of what the hands did."""
         sensed, step = frame.sensed, self._every
         return Observation(
             stream=self.stream,

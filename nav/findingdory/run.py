@@ -29,9 +29,17 @@ AGENTS: dict[str, Make] = {
     "random": lambda source, asked: RandomFrame(),
     "last_visible": lambda source, asked: LastVisible(),
     **{name: partial(memory_agent, name) for name in MEMORY_AGENTS},
+    "pixels": lambda source, asked: pixel_agent(),
 }
 """By name. To add one: a line here. Only the oracle may touch ``source.experience``."""
 _VERSION = 1
+
+
+def pixel_agent() -> MemoryAgent:
+    """Imported when asked for: it opens encoders."""
+    from nav.findingdory.pixel_agent import PixelAgent
+
+    return PixelAgent()
 
 
 @dataclass(frozen=True, slots=True)
