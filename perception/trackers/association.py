@@ -28,6 +28,8 @@ from streammem.banks.policies.composite import Composite
 from streammem.banks.policies.smart import NonRedundant
 from streammem.errors import InputError
 
+SHORT_GAP = 5
+"""Frames without a sighting after which looks must agree, whatever the overlap."""
 GONE = 0.05
 """Belief below which a lost track is expected nowhere."""
 
@@ -191,11 +193,15 @@ class AssociationTracker:
         near = self._near(tracks, sure, scene)
         score = near * (0.5 + 0.5 * scene.found.scores[sure][None])
         alike = self._alike(tracks, sure, scene)
+        good = near >= chosen.near
         if alike is not None:
+            # From one frame to the next a box may be covered and look like another; after a gap it may be another.
+            gone = np.array([scene.t - self._tracks[at].last > SHORT_GAP for at in tracks])[:, None]
+            good &= ~(gone & (np.nan_to_num(alike, nan=1.0) < chosen.unlike))
             score = np.where(np.isnan(alike), score, (1 - chosen.looks) * score + chosen.looks * np.nan_to_num(alike))
         # A track that was seen twice has a motion; one that was seen once may only have been noise.
         firm = np.array([0.02 if self._tracks[at].confirmed else 0.0 for at in tracks])[:, None]
-        self._take(scene, tracks, sure, score + firm, near >= chosen.near)
+        self._take(scene, tracks, sure, score + firm, good)
 
     def _match_unsure(self, scene: _Scene) -> None:
         chosen = self.settings

@@ -68,11 +68,12 @@ def test_found_again_by_looks_elsewhere_with_evidence() -> None:
     assert back.next_alike is None or back.next_alike < 0.1
 
 
-def test_a_stranger_in_the_same_place_is_not_the_one_who_left() -> None:
+@pytest.mark.parametrize("absent", [8, 15, 40])
+def test_a_stranger_in_the_same_place_is_not_the_one_who_left(absent: int) -> None:
     tracker = AssociationTracker(AssociationSettings(alike=0.8))
     run(tracker, [([box(50)], looks(RED))] * 10)
-    run(tracker, [([], None)] * 40, start=10)
-    steps = run(tracker, [([box(50)], looks(BLUE))] * 3, start=50)
+    run(tracker, [([], None)] * absent, start=10)
+    steps = run(tracker, [([box(50)], looks(BLUE))] * 3, start=10 + absent)
     assert steps[-1].tracks == ("2",) and not [one for step in steps for one in step.refound]
 
 
