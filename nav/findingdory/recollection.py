@@ -105,6 +105,12 @@ class Recollection:
 
         return [name for name in names if had(name)]
 
+    def attributes(self, thing: str) -> list[str]:
+        """Values of whatever was said of it, what was done with it left out."""
+        told = self._query("entities", "history", entity=f"#{thing}", limit=1000)
+        none = ("label", "seen", PICKED, PLACED)
+        return unique(fact["value"] for fact in told["facts"] if fact["attribute"] not in none)
+
     def placed_since_ns(self, thing: str) -> int:
         """Since when it stands where it stands."""
         return max((d.placed_ns[0] for d in self.deeds if d.thing == thing and d.placed_ns), default=-(2**62))

@@ -21,7 +21,8 @@ from nav.findingdory.memory_agents import MEMORY_AGENTS, MemoryAgent, memory_age
 from nav.findingdory.tasks import CATEGORIES, GROUPS, Question, questions, task
 from nav.homes.simulation import HomeSimulation
 from nav.source import HomeSource
-from streammem.errors import InputError, SourceError
+from streammem.config import Config
+from streammem.errors import ConfigError, InputError, SourceError
 
 Make = Callable[[HomeSource, dict[int, Question]], Agent]
 AGENTS: dict[str, Make] = {
@@ -30,6 +31,7 @@ AGENTS: dict[str, Make] = {
     "last_visible": lambda source, asked: LastVisible(),
     **{name: partial(memory_agent, name) for name in MEMORY_AGENTS},
     "pixels": lambda source, asked: pixel_agent(),
+    "llm": lambda source, asked: model_agent(),
 }
 """By name. To add one: a line here. Only the oracle may touch ``source.experience``."""
 _VERSION = 1
@@ -40,6 +42,24 @@ def pixel_agent() -> MemoryAgent:
     from nav.findingdory.pixel_agent import PixelAgent
 
     return PixelAgent()
+
+
+def model_agent(config: Config | None = None) -> MemoryAgent:
+    """The configured chat model (``reason.endpoint`` and ``reason.model``; None: from the environment, as
+    ``STREAMMEM__REASON__ENDPOINT``). Raises ConfigError where there is none."""
+    from nav.findingdory.model_agent import ModelAgent
+    from streammem.reason.local import LocalModel
+    from streammem.reason.models import Endpoint
+    from streammem.settings import load_settings
+
+    settings = (config or load_settings().config).reason
+    if settings.endpoint:
+        return ModelAgent(Endpoint(settings.endpoint, settings.model, timeout_s=settings.timeout_seconds))
+    if settings.model:
+        return ModelAgent(LocalModel(settings.model))
+    raise ConfigError(
+        "the agent llm needs a model", hint="set STREAMMEM__REASON__ENDPOINT and STREAMMEM__REASON__MODEL"
+    )
 
 
 @dataclass(frozen=True, slots=True)

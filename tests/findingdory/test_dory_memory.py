@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
+import sys
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from nav.findingdory.driving import drive
 from nav.findingdory.instructions import is_furniture, read
 from nav.findingdory.log import InteractionLog
 from nav.findingdory.memory_agents import STREAM, MemoryAgent
+from nav.findingdory.model_agent import ModelAgent
 from nav.findingdory.perceive import ARM, PICKED, PLACED, Perceiver
 from nav.findingdory.recollection import Recollection
 from nav.findingdory.tasks import Goal, Question, questions
@@ -28,8 +32,12 @@ from nav.homes.truth import Truth
 from nav.planner import GridPlanner
 from nav.source import HomeSource
 from perception.frames import Frame, Sensed
-from streammem.errors import InputError
+from streammem.errors import AccessDenied, InputError
 from streammem.model import Detection, StateFact
+from streammem.reason.models import Endpoint
+
+sys.path.append(str(Path(__file__).parents[1] / "reason"))
+import chat_server
 
 CAMERA = CameraSpec(30, 40)
 SECOND = 10**9
@@ -175,6 +183,32 @@ def test_the_truth_is_out_of_reach() -> None:
     source_free = run.memory_agent("memory", source, {})
     assert [type(one) for one in reachable(source_free) if isinstance(one, forbidden)] == []
     made.close()
+
+
+def test_a_language_model_answers_from_the_diary() -> None:
+    told: list[str] = []
+
+    def answer(asked: dict[str, Any]) -> str:
+        text = asked["messages"][1]["content"]
+        told.append(text if isinstance(text, str) else text[0]["text"])
+        # What a reader of the diary would say: the frame in the line of the mug.
+        return json.dumps({"frames": [int(told[-1].split("mug_1: mug, red; frame ")[1].split(";")[0])]})
+
+    with chat_server.chat_server(chat_server.replies(answer)) as server:
+        made = ModelAgent(Endpoint(server.url, "tiny"))
+        made.reset(0)
+        for one in day():
+            made.see(one)
+        assert ask(made, "Go to the mug that you interacted with.") == [6]
+        assert "1. 06:02-06:03 picked up mug_1 from table_0 (frame 2)" in told[0]
+        assert "2. 06:12-06:14 put it on table_0 (frame 12)" in told[0]
+        for bad in ('{"frames": [99]}', '{"frames": []}', '{"frames": ["6"]}', "the mug", '{"frames": [true]}'):
+            server.script = [chat_server.says(bad)]
+            assert ask(made, "Go to the mug.") is None
+        server.script = [chat_server.fails(401)]
+        with pytest.raises(AccessDenied):  # a wrong key is no wrong answer
+            ask(made, "Go to the mug.")
+        made.close()
 
 
 def reachable(start: object) -> list[object]:
