@@ -2,7 +2,7 @@
 
 Definitions: HOTA (Luiten et al. 2021, IJCV 129, equations 1 to 8, the mean over 19 thresholds), IDF1 (Ristani et al.
 2016), CLEAR MOT (Bernardin and Stiefelhagen 2008, with matches kept from frame to frame). Checked against TrackEval
-1.3 and motmetrics 1.4 on hand-made and real sequences (docs/association.md).
+1.3 on hand-made and real sequences (docs/association.md).
 """
 
 from __future__ import annotations
