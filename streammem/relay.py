@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from streammem.client import Client, packed
+from streammem.config import Config
 from streammem.errors import ObservationError, StorageError, StreammemError
 from streammem.keys import AllowList, KeyPair, load_keys
 from streammem.link import Link
@@ -42,6 +43,11 @@ class Upstream(Client):
         # Packets that no answer came for. They are still held by the link: offering them a second time would let the
         # queue grow for as long as the far service is away.
         self._pending: dict[Key, Packet] = {}
+
+    @property
+    def config(self) -> Config:
+        """The defaults: how a far memory bounds its groups is its own affair."""
+        return Config()
 
     @property
     def directory(self) -> str:
