@@ -180,8 +180,10 @@ class SurpriseSegmenter:
             return False
         value = self.surprise = 1.0 - float(forecast @ unit.astype(np.float64)) / length
         oldest = t_ns - round(self.rule.window_s * 1e9)
-        self._window = [known for known in self._window if known[0] >= oldest][-(WINDOW_VALUES - 1) :]
-        fired = len(self._window) >= WARM_UP and value > max(self._threshold() + ROUNDING, self.rule.least)
+        old = next((i for i, known in enumerate(self._window) if known[0] >= oldest), len(self._window))
+        del self._window[: max(old, len(self._window) - (WINDOW_VALUES - 1))]
+        # The threshold takes two medians: most frames aren't surprising enough to need it.
+        fired = len(self._window) >= WARM_UP and value > self.rule.least and value > self._threshold() + ROUNDING
         self._window.append((t_ns, value))
         return fired
 
