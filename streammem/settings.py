@@ -43,7 +43,8 @@ _UNITS = {
     "_px": "pixels",
     "fps": "frames a second",
 }
-_SECRET = re.compile(r"(?:^|[._])(?:key|token|secret|password|credential)s?$", re.IGNORECASE)
+# "tokens" are patch features here.
+_SECRET = re.compile(r"(?:^|[._])(?:(?:key|secret|password|credential)s?|token)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,13 @@ class LazyGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = str(args[0])
         if name not in self._lines:
-            near = difflib.get_close_matches(name, self._lines, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name, self._lines, n=5, cutoff=0.5)
+            # Of those that are as near, a word of the same length: letters are swapped more often than left out.
+            near.sort(key=lambda known: (-_likeness(name, known), abs(len(known) - len(name))))
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise UsageError(f"there is no command {name!r}{hint}", ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+def _likeness(name: str, known: str) -> float:
+    return round(difflib.SequenceMatcher(None, known, name).ratio(), 2)
