@@ -15,9 +15,9 @@ LONGEST = 200_000
 """Characters of a reply that are looked at."""
 _OPENINGS = 50
 """Braces that are tried as the beginning of the object: a page of prose full of them isn't a reply."""
-_TYPES: Mapping[str, tuple[type, ...]] = {
+TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
-    "array": (list,),
+    "array": (list, tuple),
     "string": (str,),
     "number": (int, float),
     "integer": (int,),
@@ -59,7 +59,7 @@ def problems(value: object, schema: Mapping[str, Any], where: str = "the reply")
     items, minimum, maximum, maxItems. One sentence each; empty if it fits."""
     kinds = schema.get("type")
     names = [kinds] if isinstance(kinds, str) else list(kinds or ())
-    if names and not any(_is(value, name) for name in names):
+    if names and not any(of_type(value, name) for name in names):
         return [f"{where} is {_kind(value)}, not {' or '.join(names)}"]
     found: list[str] = []
     if "enum" in schema and value not in schema["enum"]:
@@ -76,17 +76,18 @@ def problems(value: object, schema: Mapping[str, Any], where: str = "the reply")
         if "items" in schema:
             for index, entry in enumerate(value):
                 found += problems(entry, schema["items"], f"entry {index + 1} of {where}")
-    elif _is(value, "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+    elif of_type(value, "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
         found.append(f"{where} is {value}, out of range")
     return found
 
 
-def _is(value: object, name: str) -> bool:
+def of_type(value: object, name: str) -> bool:
+    """Whether a plain value is of a type of JSON Schema."""
     # True is an int in Python and no number in JSON.
     if isinstance(value, bool):
         return name == "boolean"
-    return isinstance(value, _TYPES.get(name, (object,)))
+    return isinstance(value, TYPES.get(name, (object,)))
 
 
 def _kind(value: object) -> str:
-    return next((name for name in _TYPES if _is(value, name)), type(value).__name__)
+    return next((name for name in TYPES if of_type(value, name)), type(value).__name__)

@@ -20,6 +20,7 @@ from streammem.clock import StreamClock, format_time
 from streammem.errors import QueryError, StreammemError
 from streammem.model import Evidence, show_id
 from streammem.printable import printable
+from streammem.reason.replies import TYPES, of_type
 
 Schema = Mapping[str, Any]
 
@@ -314,17 +315,6 @@ def _object(properties: Mapping[str, Any], *required: str, extra: bool = False) 
     }
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list, tuple),
-    "object": (dict,),
-    "null": (type(None),),
-}
-
-
 def _schema_of(question: Callable[..., Any]) -> dict[str, Any]:
     """A bank question's arguments as a JSON schema, from its annotations. ``streams`` is the registry's own."""
     properties: dict[str, Any] = {}
@@ -345,7 +335,7 @@ def _json_types(annotation: str) -> Any:
     kinds = [names.get(p, "array" if p in sequences else "object" if p in ("Mapping", "dict") else "") for p in parts]
     known = [kind for kind in dict.fromkeys(kinds) if kind]
     if not known or "" in kinds:
-        return sorted(_TYPES)
+        return sorted(TYPES)
     return known[0] if len(known) == 1 else known
 
 
@@ -364,8 +354,7 @@ def check_arguments(tool: str, schema: Schema, given: Mapping[str, Any]) -> dict
                 f"{tool}: there is no argument {printable(str(name), 40)!r}", hint=f"it has: {', '.join(properties)}"
             )
         kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
-        boolean = isinstance(value, bool)
-        if not any(isinstance(value, _TYPES[kind]) and (not boolean or kind == "boolean") for kind in kinds):
+        if not any(of_type(value, kind) for kind in kinds):
             raise QueryError(f"{tool}: {name!r} must be {' or '.join(kinds)}, it is {type(value).__name__}")
         too_long = isinstance(value, str) and len(value) > rule.get("maxLength", 2000)
         too_many = isinstance(value, (list, tuple)) and len(value) > rule.get("maxItems", 1000)
