@@ -89,6 +89,14 @@ class MemoryAgent:
     def __del__(self) -> None:
         self.close()
 
+    def disk_bytes(self) -> int:
+        """What the memory's files hold, once everything seen is in them."""
+        if self._folder is None:
+            return 0
+        self._recollected()
+        self.memory.flush()
+        return sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+
     @property
     def memory(self) -> Memory:
         """The memory of this day. Raises InputError before ``reset``."""

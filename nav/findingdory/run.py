@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,11 +18,12 @@ from nav.findingdory import metrics
 from nav.findingdory.agents import Agent, Asked, LastVisible, Oracle, RandomFrame
 from nav.findingdory.goals import Profile
 from nav.findingdory.memory_agents import MEMORY_AGENTS, MemoryAgent, memory_agent
-from nav.findingdory.tasks import CATEGORIES, GROUPS, Question, questions, task
+from nav.findingdory.report import EpisodeResult, keep, load, markdown, save, summary
+from nav.findingdory.tasks import Question, questions
 from nav.homes.simulation import HomeSimulation
 from nav.source import HomeSource
 from streammem.config import Config
-from streammem.errors import ConfigError, InputError, SourceError
+from streammem.errors import ConfigError, InputError
 
 Make = Callable[[HomeSource, dict[int, Question]], Agent]
 AGENTS: dict[str, Make] = {
@@ -34,7 +35,7 @@ AGENTS: dict[str, Make] = {
     "llm": lambda source, asked: model_agent(),
 }
 """By name. To add one: a line here. Only the oracle may touch ``source.experience``."""
-_VERSION = 1
+NOTE = "mini benchmark on procedural homes; not a FindingDory score"
 
 
 def pixel_agent() -> MemoryAgent:
@@ -76,21 +77,6 @@ class Setting:
         return f"{seed}?interactions={self.interactions}&size={self.size}&labels=1&draw={self.draw}"
 
 
-@dataclass(slots=True)
-class EpisodeResult:
-    """One agent on one episode. ``rows``: task -> what became of the answer."""
-
-    seed: int
-    agent: str
-    setting: dict[str, Any]
-    frames: int
-    interactions: int
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    watch_s: float = 0.0
-    answer_s: float = 0.0
-    version: int = _VERSION
-
-
 def run_episode(seed: int, names: Sequence[str], setting: Setting) -> list[EpisodeResult]:
     """Every agent on one experience; it is drawn once for all that look. Raises InputError, SourceError."""
     unknown = [name for name in names if name not in AGENTS]
@@ -104,20 +90,32 @@ def run_episode(seed: int, names: Sequence[str], setting: Setting) -> list[Episo
     for agent in made:
         agent.reset(seed)
         results.append(
-            EpisodeResult(seed, agent.name, asdict(setting), len(experience.frames), len(experience.interactions))
+            EpisodeResult(str(seed), agent.name, asdict(setting), len(experience.frames), len(experience.interactions))
         )
-    started = time.perf_counter()
-    watching = [agent for agent in made if agent.pictures]
-    if watching:
-        for frame in source.frames():
-            for agent in watching:
-                agent.see(frame)
-    watched_s = time.perf_counter() - started
+    _watch(source, made, results)
     for agent, result in zip(made, results, strict=True):
-        result.watch_s = watched_s if agent.pictures else 0.0
         for question in asked.values():
             result.rows[str(question.task)] = _ask(agent, question, source, setting, result)
+        result.memory_bytes = agent.disk_bytes() if isinstance(agent, MemoryAgent) else 0
     return results
+
+
+def _watch(source: HomeSource, agents: Sequence[Agent], results: Sequence[EpisodeResult]) -> None:
+    """Show every frame to the agents that look; each one's own seconds are counted, and those of drawing."""
+    watching = [(agent, result) for agent, result in zip(agents, results, strict=True) if agent.pictures]
+    if not watching:
+        return
+    drawn_s, before = 0.0, time.perf_counter()
+    for frame in source.frames():
+        now = time.perf_counter()
+        drawn_s += now - before
+        for agent, result in watching:
+            began = time.perf_counter()
+            agent.see(frame)
+            result.watch_s += time.perf_counter() - began
+        before = time.perf_counter()
+    for result in results:
+        result.draw_s = drawn_s
 
 
 def _ask(
@@ -179,102 +177,20 @@ def run(
     results: list[EpisodeResult] = []
     for seed in seeds:
         began = time.perf_counter()
-        kept = {name: _load(out, seed, name, setting) for name in names}
+        kept = {name: load(out, str(seed), name, asdict(setting)) for name in names}
         missing = [name for name in names if kept[name] is None]
         for result in run_episode(seed, missing, setting) if missing else []:
             kept[result.agent] = result
-            _save(out / "episodes" / f"{seed}-{result.agent}.json", json.dumps(asdict(result), indent=1))
+            keep(out, result)
         results += [one for one in kept.values() if one is not None]
         if pictures and missing:
             _picture(out, seed, setting, [one for one in kept.values() if one is not None])
         if told is not None:
             told(seed, time.perf_counter() - began)
-    report = summary(results, setting)
-    _save(out / "report.json", json.dumps(report, indent=1))
-    _save(out / "report.md", markdown(report))
+    report = summary(results, asdict(setting), NOTE)
+    save(out / "report.json", json.dumps(report, indent=1))
+    save(out / "report.md", markdown(report))
     return report
-
-
-def summary(results: Sequence[EpisodeResult], setting: Setting) -> dict[str, Any]:
-    """Rates by agent: over everything, by category, by task; over the questions that some frame solves."""
-    agents: dict[str, Any] = {}
-    for name in dict.fromkeys(one.agent for one in results):
-        mine = [one for one in results if one.agent == name]
-        rows = [(int(number), row) for one in mine for number, row in one.rows.items()]
-        failures: dict[str, int] = {}
-        for _, row in rows:
-            if row["failure"] and row["solvable"]:
-                failures[row["failure"]] = failures.get(row["failure"], 0) + 1
-        agents[name] = {
-            "all": _rates([row for _, row in rows]),
-            "by_category": {
-                one: _rates([row for number, row in rows if task(number).category == one]) for one in CATEGORIES
-            },
-            "by_group": {one: _rates([row for number, row in rows if task(number).group == one]) for one in GROUPS},
-            "by_task": {
-                str(number): _rates([row for other, row in rows if other == number]) for number in range(1, 61)
-            },
-            "failures": dict(sorted(failures.items())),
-            "watch_s": sum(one.watch_s for one in mine),
-            "answer_s": sum(one.answer_s for one in mine),
-        }
-    episodes = {one.seed: one for one in results}
-    return {
-        "note": "mini benchmark on procedural homes; not a FindingDory score",
-        "setting": asdict(setting),
-        "episodes": sorted(episodes),
-        "frames": sum(one.frames for one in episodes.values()),
-        "agents": agents,
-    }
-
-
-def _rates(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """``hl_sr`` over what can be solved; None where nothing can."""
-    good = [row for row in rows if row["solvable"]]
-    spl = [row["spl"] for row in good if row["spl"] != metrics.EXCLUDED]
-
-    def mean(values: Sequence[float]) -> float | None:
-        return round(sum(values) / len(values), 4) if values else None
-
-    return {
-        "questions": len(rows),
-        "solvable": len(good),
-        "hl_sr": mean([float(row["success"]) for row in good]),
-        "dtg_sr": mean([float(row["dtg"]) for row in good]),
-        "sc_sr": mean([float(row["sc"]) for row in good]),
-        "hl_spl": mean(spl),
-        "ll_sr": mean([float(row["ll_success"]) for row in good if "ll_success" in row]),
-        "ll_spl": mean([row["ll_spl"] for row in good if "ll_success" in row and row["spl"] != metrics.EXCLUDED]),
-    }
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report for people."""
-    agents = report["agents"]
-    lines = [
-        f"# {report['note']}",
-        "",
-        f"{len(report['episodes'])} episodes, {report['frames']} frames, setting {json.dumps(report['setting'])}.",
-        "HL-SR in % over the questions that some frame solves.",
-        "",
-        "| category | solvable | " + " | ".join(agents) + " |",
-        "|---|---|" + "---|" * len(agents),
-    ]
-
-    def row(name: str, pick: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
-        some = next(iter(agents.values()))
-        cells = ["-" if pick(one)["hl_sr"] is None else f"{100 * pick(one)['hl_sr']:.1f}" for one in agents.values()]
-        return f"| {name} | {pick(some)['solvable']} | " + " | ".join(cells) + " |"
-
-    if agents:
-        lines += [row(name, lambda one, name=name: one["by_category"][name]) for name in CATEGORIES]  # type: ignore[misc]
-        lines.append(row("all", lambda one: one["all"]))
-    for name, one in agents.items():
-        lines += ["", f"{name}: failures {json.dumps(one['failures'])}, DTG-SR {one['all']['dtg_sr']}, "
-                  f"SC-SR {one['all']['sc_sr']}, HL-SPL {one['all']['hl_spl']}, LL-SR {one['all']['ll_sr']}, "
-                  f"LL-SPL {one['all']['ll_spl']}, watched {one['watch_s']:.1f} s, "
-                  f"answered {one['answer_s']:.1f} s"]  # fmt: skip
-    return "\n".join(lines) + "\n"
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -289,26 +205,6 @@ def parse_seeds(text: str) -> list[int]:
             raise InputError(f"the episodes {part!r} go backwards or are too many", hint="use 0-19")
         found += range(int(low), last + 1)
     return list(dict.fromkeys(found))
-
-
-def _load(out: Path, seed: int, name: str, setting: Setting) -> EpisodeResult | None:
-    path = out / "episodes" / f"{seed}-{name}.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        result = EpisodeResult(**raw)
-    except (OSError, ValueError, TypeError):
-        return None  # not there, or cut off by a kill: it is run again
-    return result if result.setting == asdict(setting) and result.version == _VERSION else None
-
-
-def _save(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}", hint="free some space; the next run goes on") from None
 
 
 def _picture(out: Path, seed: int, setting: Setting, results: Sequence[EpisodeResult]) -> None:

@@ -32,6 +32,7 @@ def findingdory(
     """The mini benchmark on procedural homes (never a FindingDory score). Goes on where a run into DIR stopped."""
     out = Output(as_json=json, quiet=quiet)
     from nav.findingdory import run as runner
+    from nav.findingdory.report import markdown
     from streammem.errors import InputError
 
     if env not in ("mujoco", "rays"):
@@ -56,7 +57,7 @@ def findingdory(
     if json:
         out.document(report)
     else:
-        for line in runner.markdown(report).splitlines():
+        for line in markdown(report).splitlines():
             out.line(line)
         out.note(f"report, episodes and pictures: {out_dir}")
     return 0
