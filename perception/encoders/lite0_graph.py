@@ -45,9 +45,19 @@ def float32(state: State) -> bytes:
     return _graph(_Float(state), maps=True)
 
 
-def int8(state: State, ranges: Ranges) -> bytes:
-    """The serialised model: ``pixels`` -> ``logits``, ``pooled``."""
-    return _graph(_Int8(state, ranges), maps=False)
+def int8(state: State, ranges: Ranges, *, maps: bool = False) -> bytes:
+    """The serialised model: ``pixels`` -> ``logits``, ``pooled``, and with ``maps`` ``stride8`` and ``stride16``."""
+    return _graph(_Int8(state, ranges), maps=maps)
+
+
+def cells(state: State) -> bytes:
+    """The serialised model: ``pixels`` -> ``cells`` (n, 1000, h / 32, w / 32), the logits of every cell of the last map
+    by itself: the last layer as a 1 x 1 convolution (Long et al. 2015), whose mean is the picture's logits. That is
+    the class activation map of Zhou et al. 2016 for all classes at once."""
+    out = _Float(state)
+    kernel = out.constant("_fc.w", out.state["_fc.weight"][:, :, None, None])
+    out.node("Conv", [_trunk(out, maps=False), kernel, out.constant("_fc.b", out.state["_fc.bias"])], "cells")
+    return _serialised(out, {"cells": ["n", CLASSES, "h32", "w32"]})
 
 
 class _Float:
@@ -153,8 +163,19 @@ class _Int8(_Float):
 
 
 def _graph(out: _Float, *, maps: bool) -> bytes:
-    from onnx import TensorProto, checker, helper
+    x = out.node("GlobalAveragePool", [_trunk(out, maps=maps)], "pool")
+    pooled = out.node("Flatten", [x], "pooled", axis=1)
+    # The last layer is 0.3 % of the work and decides the scores: it stays in float32.
+    fc = [pooled, out.constant("_fc.w", out.state["_fc.weight"]), out.constant("_fc.b", out.state["_fc.bias"])]
+    out.node("Gemm", fc, "logits", transB=1)
+    outputs: dict[str, list[str | int]] = {"logits": ["n", CLASSES], "pooled": ["n", POOLED]}
+    if maps:
+        outputs |= {"stride8": ["n", 40, "h8", "w8"], "stride16": ["n", 112, "h16", "w16"]}
+    return _serialised(out, outputs)
 
+
+def _trunk(out: _Float, *, maps: bool) -> str:
+    """Everything up to the last map, (n, 1280, h / 32, w / 32); the outputs of MAPS get their names on the way."""
     x = out.convolve(out.pixels(), "_conv_stem", "_bn0", stride=2)
     number, channels = 0, 32
     for repeats, _kernel, first_stride, width in _STAGES:
@@ -169,29 +190,21 @@ def _graph(out: _Float, *, maps: bool) -> bytes:
                 y = out.add(y, x, f"{block}.sum")
             x = out.node("Identity", [y], MAPS[number]) if maps and number in MAPS else y
             number, channels = number + 1, width
-    x = out.convolve(x, "_conv_head", "_bn1")
-    x = out.node("GlobalAveragePool", [x], "pool")
-    pooled = out.node("Flatten", [x], "pooled", axis=1)
-    # The last layer is 0.3 % of the work and decides the scores: it stays in float32.
-    fc = [pooled, out.constant("_fc.w", out.state["_fc.weight"]), out.constant("_fc.b", out.state["_fc.bias"])]
-    out.node("Gemm", fc, "logits", transB=1)
+    return out.convolve(x, "_conv_head", "_bn1")
+
+
+def _serialised(out: _Float, outputs: dict[str, list[str | int]]) -> bytes:
+    from onnx import TensorProto, checker, helper
 
     def value(name: str, kind: int, shape: list[str | int]) -> Any:
         return helper.make_tensor_value_info(name, kind, shape)
 
-    outputs = [
-        value("logits", TensorProto.FLOAT, ["n", CLASSES]),
-        value("pooled", TensorProto.FLOAT, ["n", POOLED]),
-    ]
-    if maps:
-        outputs.append(value("stride8", TensorProto.FLOAT, ["n", 40, "h8", "w8"]))
-        outputs.append(value("stride16", TensorProto.FLOAT, ["n", 112, "h16", "w16"]))
     model = helper.make_model(
         helper.make_graph(
             out.nodes,
             "efficientnet-lite0",
             [value("pixels", TensorProto.UINT8, ["n", "h", "w", 3])],
-            outputs,
+            [value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
             out.weights,
         ),
         opset_imports=[helper.make_opsetid("", 17)],
