@@ -7,16 +7,16 @@ vision space, so that "a red car" can ask for red where the car is.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from perception.encoders.crops import BOXES
-from streammem.recall.query import COLOURS
+from streammem.colours import TERMS
 
-TERMS = tuple(sorted(COLOURS))
-"""The columns of the part ``colours``, in the order that recall expects."""
 _ALIASES = {
     "grey": "gray", "silver": "gray", "violet": "purple", "lilac": "purple", "magenta": "pink", "golden": "yellow",
     "gold": "yellow", "crimson": "red", "scarlet": "red", "turquoise": "blue", "cyan": "blue", "navy": "blue",
@@ -79,6 +79,33 @@ def shares(image: np.ndarray) -> np.ndarray:
         right, bottom = max(round(x1 * size[0]), left + 1), max(round(y1 * size[1]), top + 1)
         count = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
         out[row] = count / ((right - left) * (bottom - top))
+    return out
+
+
+INNER = (0.2, 0.12, 0.8, 0.65)
+"""Of a box: where the thing is rather than what is beside it; of a person chest and hips, not face and feet."""
+
+
+def box_shares(image: np.ndarray, boxes: np.ndarray, masks: Sequence[np.ndarray | None] = ()) -> np.ndarray:
+    """``image`` (h, w, 3) uint8 RGB, ``boxes`` (n, 4) in pixels, ``masks`` (h, w) bool where known -> (n, 11) float16:
+    the share of each term on the thing: on its mask, else in the inner part of its box. 20 to 60 us a box."""
+    height, width = image.shape[:2]
+    out = np.zeros((len(boxes), len(TERMS)), np.float16)
+    for row, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, float).tolist()):
+        mask = masks[row] if row < len(masks) else None
+        if mask is None:
+            w, h = x1 - x0, y1 - y0
+            x0, y0, x1, y1 = x0 + INNER[0] * w, y0 + INNER[1] * h, x0 + INNER[2] * w, y0 + INNER[3] * h
+        left, top = min(max(int(x0), 0), width - 1), min(max(int(y0), 0), height - 1)
+        right, bottom = max(min(round(x1), width), left + 1), max(min(round(y1), height), top + 1)
+        # A thousand pixels or so tell a share to a percent.
+        step = max(1, math.isqrt((right - left) * (bottom - top) // 1024))
+        pixels = image[top:bottom:step, left:right:step]
+        if mask is not None and mask[top:bottom:step, left:right:step].any():
+            pixels = pixels[mask[top:bottom:step, left:right:step]]
+        level = pixels.reshape(-1, 3) >> 3
+        counts = np.bincount(_table()[level[:, 0], level[:, 1], level[:, 2]], minlength=len(TERMS))
+        out[row] = counts / max(1, len(level))
     return out
 
 

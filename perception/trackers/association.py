@@ -32,6 +32,7 @@ SHORT_GAP = 5
 """Frames without a sighting after which looks must agree, whatever the overlap."""
 GONE = 0.05
 """Belief below which a lost track is expected nowhere."""
+LOOKED = "looked there since and did not see it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +393,7 @@ class AssociationTracker:
             elif absent > chosen.forget:
                 ended[at] = f"not seen for {chosen.forget} frames"
             elif one.belief <= GONE and one.views is None:
-                ended[at] = "looked there since and did not see it"
+                ended[at] = LOOKED
         retired = [(self._tracks[at].name, why) for at, why in ended.items() if self._tracks[at].confirmed]
         self._end(list(ended), scene)
         return retired

@@ -1,8 +1,8 @@
 """From a source into a memory, with everything a detector finds followed: ``streammem watch --track detector:PATH``.
 
 Every frame at the tracker's rate in which something is tracked becomes an observation with one detection a track
-(``track`` is its number) and the part ``track_vectors`` where looks are described: the banks of tracks and entities
-take them from there. As in ``watching.py`` a second run of the same command writes nothing twice.
+(``track`` is its number), the part ``track_colours``, and ``track_vectors`` where looks are described: the banks of
+tracks and entities take them from there. Returns come with the tracker's own evidence in ``stats``. As in ``watching.py`` a second run of the same command writes nothing twice.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from perception.encoders.colours import box_shares
 from perception.frames import Frame, Source
 from perception.observing import stream_info, thumbnail
 from perception.sampling import FixedRate
 from perception.trackers.appearance import Appearance
-from perception.trackers.association import AssociationSettings, AssociationTracker, Followed, Refound
+from perception.trackers.association import LOOKED, AssociationSettings, AssociationTracker, Followed, Refound
 from perception.trackers.boxes import Boxes
 from perception.trackers.detectors import Detector
-from perception.trackers.watching import BATCH, NS, THUMBNAIL_PX, VECTORS, Sink, TrackReport
+from perception.trackers.watching import BATCH, COLOURS, NS, THUMBNAIL_PX, VECTORS, Sink, TrackReport
 from streammem.model import Detection, Observation, Producer
 
 LONGEST_S = 600.0
@@ -71,10 +72,11 @@ def follow_detections(
         report.media_ns = frame.media_ns
         report.refound = [*report.refound, *step.refound][-REFOUND:]
         report.refound_n += len(step.refound)
-        if step.tracks:
+        given_up = [name for name, why in step.retired if why == LOOKED]
+        if step.tracks or given_up:
             new = not known.issuperset(step.tracks)
             known.update(step.tracks)
-            picture = new or bool(step.refound) or frame.media_ns - last_picture >= NS
+            picture = bool(given_up) or new or bool(step.refound) or frame.media_ns - last_picture >= NS
             last_picture = frame.media_ns if picture else last_picture
             batch.append(_observation(frame, step, source.info.stream, session, producer, picture=picture))
         for name in step.tracks:
@@ -97,6 +99,12 @@ def _observation(
     height, width = frame.image.shape[:2]
     fractions = step.boxes.xyxy / np.array([width, height, width, height], np.float32)
     vectors = step.boxes.vectors
+    parts = {COLOURS: box_shares(frame.image, step.boxes.xyxy)} if len(step.tracks) else {}
+    if vectors is not None and len(step.tracks):
+        parts[VECTORS] = vectors.astype(np.float16)
+    stats = {f"refound:{one.track}": one.score for one in step.refound}
+    stats |= {f"alike:{one.track}": one.alike for one in step.refound if one.alike is not None}
+    stats |= {f"gone:{name}": 1.0 for name, why in step.retired if why == LOOKED}
     return Observation(
         stream=stream,
         session=session,
@@ -109,7 +117,8 @@ def _observation(
                 step.boxes.labels, step.boxes.scores, fractions, step.tracks, strict=True
             )
         ),
-        parts={VECTORS: vectors.astype(np.float16)} if vectors is not None else {},
+        parts=parts,
         thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
+        stats=stats,
         producer=producer,
     )

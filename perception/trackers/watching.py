@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from perception.encoders.colours import box_shares
 from perception.frames import Frame, Source
 from perception.observing import stream_info, thumbnail
 from perception.sampling import FixedRate
@@ -27,6 +28,7 @@ NS = 1_000_000_000
 BATCH = 32
 THUMBNAIL_PX = 320
 VECTORS = "track_vectors"
+COLOURS = "track_colours"
 
 
 class Sink(Protocol):
@@ -131,6 +133,11 @@ def _observation(
 ) -> Observation:
     seen = [record for _, record in sorted(tracked.records.items()) if record.visible and record.box is not None]
     vectors = [record.desc_obj for record in seen if record.desc_obj is not None]
+    parts: dict[str, np.ndarray] = {VECTORS: np.stack(vectors).astype(np.float16)} if vectors else {}
+    if seen:
+        height, width = frame.image.shape[:2]
+        boxes = np.array([record.box for record in seen]) * (width, height, width, height)
+        parts[COLOURS] = box_shares(frame.image, boxes, [tracked.masks.get(record.obj) for record in seen])
     return Observation(
         stream=stream,
         session=session,
@@ -142,7 +149,7 @@ def _observation(
             for record in seen
             if record.box is not None
         ),
-        parts={VECTORS: np.stack(vectors).astype(np.float16)} if vectors else {},
+        parts=parts,
         thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
         stats={"cut": float(tracked.cut)},
         producer=producer,

@@ -7,6 +7,7 @@ import itertools
 import msgspec
 import numpy as np
 
+from streammem.colours import TERMS
 from streammem.model import Box
 
 PATH = 64
@@ -16,12 +17,17 @@ INTERVALS = 32
 
 
 class Interval(msgspec.Struct, array_like=True):
-    """A stretch of being seen, both ends included; ``frames`` times, best score ``score``."""
+    """A stretch of being seen, both ends included; ``frames`` times, best score ``score``.
+
+    Where the tracker found it again at its start: ``back`` is the score of that in [0, 1], ``alike`` the cosine to a
+    frame that was kept of it, None where it went by motion alone."""
 
     t_start_ns: int
     t_end_ns: int
     frames: int
     score: float
+    back: float | None = None
+    alike: float | None = None
 
 
 class KeptFrame(msgspec.Struct, frozen=True):
@@ -35,7 +41,11 @@ class KeptFrame(msgspec.Struct, frozen=True):
 
 
 class TrackInfo(msgspec.Struct, frozen=True):
-    """One object. ``intervals`` oldest first (close ones were merged where there were too many); ``bytes`` is RAM."""
+    """One object. ``intervals`` oldest first (close ones were merged where there were too many); ``bytes`` is RAM.
+
+    ``colours``: mean share of each basic colour term on it, above 1 %; empty where the tracker sends none.
+    ``watched_ns``: until when its stream was watched. ``gone_ns``: when the tracker had looked where it must be, had not
+    seen it, and gave it up."""
 
     stream: str
     track: str
@@ -49,6 +59,9 @@ class TrackInfo(msgspec.Struct, frozen=True):
     bytes: int
     path: tuple[tuple[int, float, float, float, float], ...] = ()
     open: bool = False
+    colours: dict[str, float] = {}
+    watched_ns: int = 0
+    gone_ns: int | None = None
 
 
 class AuditLine(msgspec.Struct, frozen=True):
@@ -86,6 +99,10 @@ class Track(msgspec.Struct, omit_defaults=True):
     open: bool = True
     moments: dict[int, tuple[int, int]] = {}
     """Frame number -> (record id, capture time) of the frames that are kept or in the audit."""
+    colours: list[float] = []
+    """Sum over ``coloured`` frames of the shares of the colour terms."""
+    coloured: int = 0
+    gone_ns: int | None = None
 
 
 class Stream(msgspec.Struct):
@@ -98,6 +115,21 @@ class Stream(msgspec.Struct):
 
 def label_of(track: Track) -> str:
     return max(sorted(track.labels), key=lambda label: track.labels[label], default="")
+
+
+def colours_of(track: Track) -> dict[str, float]:
+    """Mean shares by term, the largest first; below 1 % is noise."""
+    means = [(total / track.coloured, term) for total, term in zip(track.colours, TERMS, strict=False)]
+    return {term: round(share, 3) for share, term in sorted(means, key=lambda each: -each[0]) if share >= 0.01}
+
+
+def add_colours(track: Track, shares: np.ndarray) -> None:
+    """Take in the shares (11,) of one frame."""
+    if len(shares) != len(TERMS) or not np.isfinite(shares).all():
+        return
+    before = track.colours or [0.0] * len(TERMS)
+    track.colours = [have + float(share) for have, share in zip(before, shares.tolist(), strict=True)]
+    track.coloured += 1
 
 
 def merge_closest(intervals: list[Interval]) -> None:

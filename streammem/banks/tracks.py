@@ -7,7 +7,8 @@ object has not been seen for ``gap_seconds`` its stretch becomes a record of the
 
 Descriptors come in the part ``track_vectors`` (n, d), one row for each detection that has a ``track``, in their
 order. Without them the moment's own vector is used, and without that the box: frames differ then by where the object
-was, not by how it looked.
+was, not by how it looked. The part ``track_colours`` (n, 11) has the share of each colour term on it (``colours.TERMS``),
+and ``stats`` what the tracker knows of returns: ``refound:NAME`` the score, ``alike:NAME`` the likeness, ``gone:NAME``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from streammem.banks.track_records import (
     Track,
     TrackInfo,
     TracksSize,
+    add_colours,
+    colours_of,
     label_of,
     lengthen,
     merge_closest,
@@ -39,12 +42,13 @@ from streammem.errors import CorruptData, QueryError
 from streammem.model import Detection, Label, Record, record_id
 
 VECTORS = "track_vectors"
+COLOURS = "track_colours"
 LONGEST_VECTOR = 256
 """Numbers of a descriptor that are kept; a re-identification vector has 128 to 512."""
 LABELS = 4
 AUDIT = 48
-OVERHEAD = 600
-"""RAM of a track's own objects besides its frames, path and intervals."""
+OVERHEAD = 1000
+"""RAM of a track's own objects and colours besides its frames, path and intervals."""
 
 
 def configured(config: TracksConfig) -> list[Bank]:
@@ -73,17 +77,20 @@ class TracksBank:
             stream = self._streams[record.stream] = Stream()
         stream.now_ns = max(stream.now_ns, record.t_end_ns)
         made = self._close_old(record.stream, stream, {one.track for one in seen}, record.t_start_ns)
-        vectors = record.arrays.get(VECTORS)
-        if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(seen)):
-            vectors = None  # rows that can't be told apart are worth nothing
+        vectors, colours = _rows(record, VECTORS, len(seen)), _rows(record, COLOURS, len(seen))
         for row, detection in enumerate(seen):
             vector = vectors[row] if vectors is not None else record.vector
-            self._see(record, stream, detection, vector, made)
+            track = self._see(record, stream, detection, vector, made)
+            if track is not None and colours is not None:
+                add_colours(track, colours[row])
+        for name in [name[5:] for name in record.stats if name.startswith("gone:")]:
+            if name in stream.tracks and stream.tracks[name].last_ns < record.t_start_ns:
+                stream.tracks[name].gone_ns = record.t_start_ns
         return made
 
     def _see(
         self, record: Record, stream: Stream, detection: Detection, vector: np.ndarray | None, made: list[Record]
-    ) -> None:
+    ) -> Track | None:
         name, t_ns = detection.track or "", record.t_start_ns
         track = stream.tracks.get(name)
         if track is None:
@@ -93,13 +100,16 @@ class TracksBank:
             self._memories[record.stream, name] = self._new_memory(name)
         elif t_ns <= track.last_ns:
             stream.late += 1
-            return
+            return None
         track.n += 1
         fresh = not track.intervals or not track.open
         if fresh:
-            track.intervals.append(Interval(t_ns, t_ns, 0, 0.0))
+            stats = record.stats
+            track.intervals.append(
+                Interval(t_ns, t_ns, 0, 0.0, stats.get(f"refound:{name}"), stats.get(f"alike:{name}"))
+            )
             merge_closest(track.intervals)
-        track.open = True
+        track.open, track.gone_ns = True, None
         current = track.intervals[-1]
         current.t_end_ns, current.frames = t_ns, current.frames + 1
         current.score = max(current.score, detection.score)
@@ -109,6 +119,7 @@ class TracksBank:
             del track.labels[min(track.labels, key=lambda label: (track.labels[label], label))]
         lengthen(track, t_ns, detection.box)
         self._offer(record, track, detection, vector)
+        return track
 
     def _offer(self, record: Record, track: Track, detection: Detection, vector: np.ndarray | None) -> None:
         memory = self._memories[record.stream, track.name]
@@ -188,11 +199,12 @@ class TracksBank:
         }
 
     def _ask_tracks(
-        self, reader: Reader, *, streams: Sequence[str] | None, label: str = "", limit: int = 100
+        self, reader: Reader, *, streams: Sequence[str] | None, label: str = "", limit: int = 100, kept: bool = True
     ) -> list[TrackInfo]:
-        """Objects, latest seen first; with ``label`` only those that were called so most often."""
+        """Objects, latest seen first; with ``label`` only those that were called so most often; ``kept=False`` leaves
+        the kept frames out, which are most of the work."""
         found = [
-            self._info(name, track)
+            self._info(name, track, kept=kept)
             for name, stream in self._chosen(streams)
             for track in stream.tracks.values()
             if not label or label_of(track).lower() == label.lower()
@@ -260,12 +272,14 @@ class TracksBank:
         names = sorted(one for _, stream in self._chosen(streams) for one in stream.tracks)
         return QueryError(f"there is no track {track!r}", hint=f"known: {', '.join(names[:20]) or 'none'}")
 
-    def _info(self, name: str, track: Track, *, path: bool = False) -> TrackInfo:
-        held = sorted(self._memories[name, track.name].held().items())
-        kept = []
+    def _info(self, name: str, track: Track, *, path: bool = False, kept: bool = True) -> TrackInfo:
+        held = sorted(self._memories[name, track.name].held().items()) if kept else []
+        frames = []
         for n, (role, frame) in held:
             number, t_ns = track.moments.get(n, (0, frame.t_ns))
-            kept.append(KeptFrame(number, t_ns, frame.box, "first" if role == "prompt" else "diverse", frame.pred_iou))
+            frames.append(
+                KeptFrame(number, t_ns, frame.box, "first" if role == "prompt" else "diverse", frame.pred_iou)
+            )
         return TrackInfo(
             stream=name,
             track=track.name,
@@ -275,10 +289,13 @@ class TracksBank:
             last_ns=track.last_ns,
             last_box=track.box,
             intervals=tuple(track.intervals),
-            kept=tuple(kept),
+            kept=tuple(frames),
             bytes=self._bytes(name, track),
             path=tuple(track.path) if path else (),
             open=track.open,
+            colours=colours_of(track),
+            watched_ns=self._streams[name].now_ns,
+            gone_ns=track.gone_ns,
         )
 
     # saving and forgetting
@@ -312,7 +329,7 @@ class TracksBank:
         )
 
     def _bytes(self, name: str, track: Track) -> int:
-        lists = 120 * len(track.intervals) + 160 * len(track.path) + 180 * len(track.moments)
+        lists = 200 * len(track.intervals) + 160 * len(track.path) + 180 * len(track.moments)
         return OVERHEAD + lists + self._memories[name, track.name].ram_bytes
 
     def forget(self, stream: str, t_start_ns: int, t_end_ns: int) -> int:
@@ -348,12 +365,19 @@ class TracksBank:
         fresh.last = old.last
         track.moments = {n: moment for n, moment in track.moments.items() if n not in inside}
         track.path = [point for point in track.path if not between[0] <= point[0] <= between[1]]
+        track.colours, track.coloured = [], 0  # a mean can't be taken apart
         track.last_ns = track.intervals[-1].t_end_ns
         if track.path:
             track.box = track.path[-1][1:]
 
     def digest(self, stream: str) -> bytes:
         return hashlib.blake2b(self.state(stream), digest_size=16).digest() if stream in self._streams else b""
+
+
+def _rows(record: Record, name: str, count: int) -> np.ndarray | None:
+    """The part (count, d); None where its rows can't be told apart."""
+    found = record.arrays.get(name)
+    return None if found is None or found.ndim != 2 or len(found) != count else found
 
 
 __all__ = ["AuditLine", "Interval", "KeptFrame", "TrackInfo", "TracksBank", "TracksSize"]

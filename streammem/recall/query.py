@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from streammem.colours import TERMS
 from streammem.errors import QueryError
 
 # Words that carry no content in a question about a video. Prepositions are kept out of `words` but stay in `phrase`,
@@ -24,14 +25,14 @@ _STOP = frozenset(
     camera picture image screen please tell give kind type sort get gets go goes going come comes being""".split()
 )
 
-_PEOPLE = frozenset(
+PEOPLE = frozenset(
     """person people man men woman women boy boys girl girls child children kid kids human humans someone somebody
     anyone anybody face faces pedestrian pedestrians guy guys lady ladies crowd worker workers baby toddler adult
     adults cyclist cyclists rider riders driver dancer dancers player players passenger customer visitor""".split()
 )
 
-COLOURS = frozenset("black white red green yellow blue brown purple pink orange gray".split())
-_COLOUR_ALIASES = {"grey": "gray", "violet": "purple", "golden": "yellow", "silver": "gray", "beige": "brown"}
+COLOURS = frozenset(TERMS)
+COLOUR_ALIASES = {"grey": "gray", "violet": "purple", "golden": "yellow", "silver": "gray", "beige": "brown"}
 
 _WANTS_TEXT = re.compile(
     r"\b(text|word|words|written|writing|letters?|sign|signs|says|said|say|caption|title|titles|logo|label(?:led|ed)?"
@@ -142,16 +143,14 @@ def parse_query(raw: str, *, limit: int = 2000) -> Query:
     words = tuple(dict.fromkeys(t for t in tokens(phrase) if t not in _STOP and (len(t) > 1 or t.isdigit())))
     # "the TAXI sign" asks for the letters T A X I, not for the letters S I G N.
     words = tuple(w for w in words if w not in _TEXT_NOUNS) or words
-    colours = tuple(
-        dict.fromkeys(_COLOUR_ALIASES.get(t, t) for t in all_tokens if _COLOUR_ALIASES.get(t, t) in COLOURS)
-    )
+    colours = tuple(dict.fromkeys(COLOUR_ALIASES.get(t, t) for t in all_tokens if COLOUR_ALIASES.get(t, t) in COLOURS))
     return Query(
         raw=text,
         phrase=phrase,
         words=words or tuple(t for t in all_tokens if t not in _STOP) or tuple(all_tokens),
         quoted=quoted,
         colours=colours,
-        people=any(t in _PEOPLE for t in all_tokens) or bool(re.match(r"\s*who\b", text, re.IGNORECASE)),
+        people=any(t in PEOPLE for t in all_tokens) or bool(re.match(r"\s*who\b", text, re.IGNORECASE)),
         wants_text=bool(quoted) or bool(_WANTS_TEXT.search(text)),
         wants_speech=bool(_WANTS_SPEECH.search(text)),
         asks_words=bool(_ASKS_WORDS.search(text)) and not quoted,

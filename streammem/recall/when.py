@@ -101,6 +101,14 @@ _ORDINAL = re.compile(
 )
 
 
+def without_times(text: str) -> tuple[str, bool]:
+    """The text without its time expressions, and whether it had one. Ordinals and events stay: "first", "before X"."""
+    rest = text
+    for _, pattern in _PATTERNS:
+        rest = pattern.sub(" ", rest)
+    return rest, rest != text
+
+
 class WhenReader:
     """Takes time expressions out of a text, left to right of what it knows best."""
 
