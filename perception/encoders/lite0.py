@@ -59,12 +59,16 @@ def _build_float(folder: Path) -> None:
 def _int8() -> tuple[str, Callable[[Path], None]]:
     """Recipe and builder of the int8 graph; other ranges make another graph."""
     ranges = lite0_graph.load_ranges()
-    digest = hashlib.sha256(repr(sorted(ranges.items())).encode()).hexdigest()[:8]
 
     def build(folder: Path) -> None:
         (folder / "model.onnx").write_bytes(lite0_graph.int8(load_state(), ranges))
 
-    return f"{_INT8_RECIPE}-{digest}", build
+    return f"{_INT8_RECIPE}-{ranges_digest(ranges)}", build
+
+
+def ranges_digest(ranges: lite0_graph.Ranges) -> str:
+    """A short hash that tells graphs of different ranges apart."""
+    return hashlib.sha256(repr(sorted(ranges.items())).encode()).hexdigest()[:8]
 
 
 def load_state() -> dict[str, np.ndarray]:
@@ -76,4 +80,4 @@ def load_state() -> dict[str, np.ndarray]:
     return {name: tensor.numpy().astype(np.float32) for name, tensor in state.items() if tensor.ndim}
 
 
-__all__ = ["CLASSES", "POOLED", "SIZE", "Lite0", "Precision", "load_state"]
+__all__ = ["CLASSES", "POOLED", "SIZE", "Lite0", "Precision", "load_state", "ranges_digest"]

@@ -188,8 +188,9 @@ def _trunk(out: _Float, *, maps: bool) -> str:
             y = out.convolve(y, f"{block}._project_conv", f"{block}._bn2", relu=False)
             if stride == 1 and channels == width:
                 y = out.add(y, x, f"{block}.sum")
-            x = out.node("Identity", [y], MAPS[number]) if maps and number in MAPS else y
-            number, channels = number + 1, width
+            if maps and number in MAPS:
+                out.node("Identity", [y], MAPS[number])  # beside the main way, whose names carry the 8-bit scales
+            x, number, channels = y, number + 1, width
     return out.convolve(x, "_conv_head", "_bn1")
 
 
