@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from nav.findingdory.instructions import Anchor, Instruction
 from nav.findingdory.recollection import Deed, Recollection, View, shows, turned_rad, unique
@@ -12,9 +13,19 @@ NEAR_M = {"object": 1.7, "receptacle": 0.9}
 """Nearer than this counts as being there; the benchmark's limits are 2.0 m on foot and a metre or so."""
 
 
+class KnowsDeeds(Protocol):
+    """As much of a recollection as tells interactions apart."""
+
+    deeds: list[Deed]
+
+    def of_category(self, names: Sequence[str], category: str) -> list[str]: ...
+
+
 def frames_for(asked: Instruction, known: Recollection) -> list[int] | None:
     """One frame for each place to go to; None where the memory holds nothing that fits."""
-    if not known.moments:
+    if asked.day:
+        known = known.on(asked.day)
+    if not known.period:
         return None
     if asked.target == "room":
         return _room(asked, known)
@@ -52,7 +63,7 @@ def entities_for(asked: Instruction, known: Recollection) -> list[str]:
     return pool
 
 
-def deeds_for(asked: Instruction, known: Recollection) -> list[Deed]:
+def deeds_for(asked: Instruction, known: KnowsDeeds) -> list[Deed]:
     """The interactions that are meant, in order of time."""
     deeds = known.deeds
     if asked.nth:
@@ -129,7 +140,7 @@ def _room(asked: Instruction, known: Recollection) -> list[int] | None:
         return [known.busiest()]
     if asked.extreme == "unvisited":
         # No moment shows a room from inside that was never entered: what is left to name is where the day began.
-        return [known.moments[0].seq]
+        return [known.period[0].seq]
     for deed in deeds_for(asked, known):
         span = deed.picked_ns if asked.role == "picked" else deed.placed_ns
         if span is not None:
@@ -163,7 +174,7 @@ def _minute(t_ns: int) -> int:
     return at.hour * 60 + at.minute
 
 
-def _anchor(anchor: Anchor, known: Recollection) -> int:
+def _anchor(anchor: Anchor, known: KnowsDeeds) -> int:
     meant = known.of_category([deed.thing or "" for deed in known.deeds], anchor.category)
     named = [k for k, deed in enumerate(known.deeds) if deed.thing in meant]
     return named[anchor.nth - 1] if len(named) >= anchor.nth else -1

@@ -15,6 +15,7 @@ Nothing here needs the network; a missing file is an error that says how to get 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -41,12 +42,13 @@ _LARGEST = 2 << 30
 
 class OfflineRow(msgspec.Struct, frozen=True, kw_only=True):
     """One question of the offline set. ``task`` is the number of ``task_id`` ("task_7" or 7); ``video`` exists only if
-    the archive was unpacked: :meth:`OfflineSet.video` checks."""
+    the archive was unpacked: :meth:`OfflineSet.video` checks. ``answer_text``: the answer as it is printed there."""
 
     ep_id: str
     video: str
     question: str
     answer: Frames
+    answer_text: str
     task: int
     high_level_category: str
     low_level_category: str
@@ -70,6 +72,12 @@ class OfflineSet:
 
     def __iter__(self) -> Iterator[OfflineRow]:
         return iter(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of questions and answers: other rows, other results."""
+        text = "\0".join(f"{row.ep_id}/{row.task}/{row.question}/{row.answer_text}" for row in self.rows)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def episodes(self) -> list[str]:
         """Episode ids in the order in which they come first."""
@@ -118,7 +126,8 @@ class OfflineSet:
         if self.frames is not None and any(frame >= self.frames for goal in answer for frame in goal):
             raise SourceError(f"{where}: a frame beyond {self.frames - 1}", hint="is this the full-length set?")
         text = {name: str(raw[name]) for name in ("ep_id", "video", "question", *COLUMNS[5:7])}
-        return OfflineRow(**text, answer=answer, task=task, num_interactions=interactions)
+        printed = str(raw["answer"])
+        return OfflineRow(**text, answer=answer, answer_text=printed, task=task, num_interactions=interactions)
 
 
 def _rows(path: Path) -> Iterator[object]:

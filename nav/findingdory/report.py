@@ -39,6 +39,8 @@ class EpisodeResult:
     draw_s: float = 0.0
     answer_s: float = 0.0
     memory_bytes: int = 0
+    model: dict[str, float] = field(default_factory=dict)
+    """What a chat model cost, and how it failed (``metered.Metered.costs``)."""
     version: int = _VERSION
 
 

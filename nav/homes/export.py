@@ -51,6 +51,40 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_video(
+    path: Path, experience: Experience, simulation: HomeSimulation, *, frames: int | None = None, fps: int = 10
+) -> int:
+    """An mp4 of the day as ``simulation`` draws it: picture ``i`` is frame ``i`` (of the ``frames`` of the subsampled
+    set, where given). Returns how many there are. Odd sizes are cut by one pixel: H.264 wants even ones."""
+    import av
+
+    steps = range(len(experience.frames)) if frames is None else subsampled(len(experience.frames), frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = (n // 2 * 2 for n in (simulation.camera.width, simulation.camera.height))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in experience.replay(simulation, steps):
+            rgb, _, _ = simulation.draw(simulation.pose)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb[:height, :width].copy(), format="rgb24")))
+        container.mux(stream.encode())
+    return len(steps)
+
+
+def write_offline_set(
+    root: Path, days: dict[str, tuple[Experience, HomeSimulation]], *, frames: int | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Rows and videos as the offline set has them, under ``root``: ``validation.jsonl``, ``videos/val/ep_1.mp4``.
+    ``days``: by episode id. Returns the rows."""
+    rows: list[dict[str, Any]] = []
+    for name, (experience, simulation) in days.items():
+        made = offline_rows(experience, name=name, seed=seed, frames=frames)
+        write_video(root / made[0]["video"], experience, simulation, frames=frames)
+        rows += made
+    write_rows(root / "validation.jsonl", rows)
+    return rows
+
+
 def write_log(path: Path, experience: Experience, simulation: HomeSimulation) -> None:
     """One JSON line a frame: step, minute, time, pose, mode, action, room, held, what is visible, what begins here."""
     path.parent.mkdir(parents=True, exist_ok=True)
