@@ -56,7 +56,7 @@ def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
     ]
 
 
-def _configured_spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
+def configured_spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
     """The installed spaces; the configured one with the configured weights, so that a question meets the same model as
     the pictures did."""
     wanted, model = config.perception.space.split("@", 1)[0], config.perception.model
@@ -120,7 +120,7 @@ class Memory:
             write=mode == "write",
             create=create,
             files=files,
-            spaces=spaces or _configured_spaces(config),
+            spaces=spaces or configured_spaces(config),
             banks=_banks,
         )
         self._queue = CommitQueue(self._engine, config.memory, clock)

@@ -241,6 +241,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def prepared_folder(weight: WeightFile, recipe: str, *, cache: Path | None = None) -> Path:
+    """Where :func:`prepared` keeps its files."""
+    return models_dir(cache) / f"{weight.sha256[:16]}-{recipe}"
+
+
 def prepared(
     weight: WeightFile, recipe: str, files: tuple[str, ...], build: Callable[[Path], None], *, cache: Path | None = None
 ) -> Path:
@@ -248,8 +253,8 @@ def prepared(
 
     ``recipe`` names the version of the conversion. Two processes may build at once: each works in a folder of its own
     and the first rename wins. Raises ModelUnavailable where the weights are missing, differ or can't be stored."""
-    root = models_dir(cache)
-    final = root / f"{weight.sha256[:16]}-{recipe}"
+    final = prepared_folder(weight, recipe, cache=cache)
+    root = final.parent
     if _complete(final, files):
         return final
     try:

@@ -23,6 +23,7 @@ import numpy as np
 
 from streammem.banks.splits import Measure, best_split
 from streammem.errors import ConfigError, CorruptData
+from streammem.numeric import median
 
 Threshold = Literal["mean_std", "median_mad"]
 Refinement = Literal["none", "modularity", "conductance"]
@@ -191,8 +192,8 @@ class SurpriseSegmenter:
         values = np.array([value for _, value in self._window])
         if self.rule.threshold == "mean_std":
             return float(values.mean() + self.rule.gamma * values.std())
-        middle = float(np.median(values))
-        return middle + self.rule.gamma * MAD_TO_STD * float(np.median(np.abs(values - middle)))
+        middle = median(values)
+        return middle + self.rule.gamma * MAD_TO_STD * median(np.abs(values - middle))
 
     def _look_ahead(self, t_ns: int, unit: np.ndarray, *, restart: bool) -> None:
         """The forecast of the next frame. After a boundary it begins anew: what was before says nothing about it."""

@@ -76,8 +76,11 @@ def ask(
         from streammem.cli.reasoned import chat_model
 
         chat = chat_model(settings.reason, endpoint, model)
+    from streammem.cli.watched import Frames, open_target, warm_words
+
+    if reasoner is None:
+        warm_words(target, settings)
     from streammem.cli import present
-    from streammem.cli.watched import Frames, open_target
 
     with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()

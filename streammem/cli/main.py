@@ -66,6 +66,8 @@ EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave the process with its exit code."""
+    if argv is None:
+        _start_quickly()
     # A descriptor that the caller closed (`>&-`) is None here; it is written to nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (it lives as long as the process)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -82,7 +84,35 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # that has to be durable was synced before run() returned.
     if code == INTERRUPTED:
         os._exit(code)
+    if argv is None:
+        _leave(code)
     sys.exit(code)
+
+
+def _start_quickly() -> None:
+    """For a process that is this command and nothing else."""
+    import gc
+
+    # Importing makes 200,000 objects that live as long as the process: collecting after every 700 of them costs a
+    # question 40 ms of CPU and finds nothing.
+    if sys.argv[1:2] in (["ask"], ["search"]):
+        gc.set_threshold(50_000)
+    # pydantic looks through every installed package for plugins of its own, 25 ms; none is wanted here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+def _leave(code: int) -> NoReturn:
+    """End without taking the interpreter's modules apart one by one, which costs 0.1 to 0.2 s after a question."""
+    import atexit
+    import threading
+
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            sys.exit(code)  # the interpreter waits for it
+    atexit._run_exitfuncs()  # what libraries asked for: temporary folders, log handlers, coverage
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(args: list[str]) -> int:

@@ -42,8 +42,9 @@ def search(
     parse_query(query, limit=settings.recall.max_question)
     check_words(between)
     from streammem.cli import present
-    from streammem.cli.watched import open_target
+    from streammem.cli.watched import open_target, warm_words
 
+    warm_words(target, settings)
     with open_target(target, settings, out, directory=memory, rewatch=rewatch, key=key) as opened:
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from streammem.client import Client
     from streammem.config import Config
     from streammem.memory import Memory
+    from streammem.spaces import EmbeddingSpace
 
 
 @dataclass(slots=True)
@@ -57,7 +58,36 @@ def open_memory(directory: str | Path, config: Config, *, mode: Literal["read", 
 
     if not is_memory(directory):
         raise MemoryNotFound(f"{directory}: no memory is here", hint="streammem watch SOURCE --memory DIR makes one")
-    return streammem.memory.open(directory, config=config, mode=mode, create=False)
+    return streammem.memory.open(directory, config=config, mode=mode, create=False, spaces=_spaces(config))
+
+
+def warm_words(target: str, config: Config) -> None:
+    """Begin to open what turns a question into numbers, while the memory is looked for: 0.1 s of a second question."""
+    if not is_address(target) and _is_default(config.perception.space):
+        from perception.encoders.minilm import MiniLM
+
+        MiniLM(cache=cache_dir(config.cache_dir)).prefetch()
+
+
+def _spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
+    """The default space without asking every installed package for its entry points (20 ms), and with the cache of
+    this configuration; the others as the memory finds them."""
+    from streammem.memory import configured_spaces
+
+    installed = configured_spaces(config)
+
+    def find(space_id: str) -> EmbeddingSpace:
+        if not _is_default(space_id):
+            return installed(space_id)
+        from perception.encoders.imagenet import ImageNetSpace
+
+        return ImageNetSpace(cache=cache_dir(config.cache_dir))
+
+    return find
+
+
+def _is_default(space_id: str) -> bool:
+    return space_id.split("@", 1)[0] == "imagenet-conse"
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def features(hit: Hit) -> dict[str, float]:
     ``text``/``speech``: share of the asked words that stand there. ``evidence``, ``vision``: the space's own."""
     rows = slice(hit.moment.lo, hit.moment.hi + 1)
     inside = {name: column[rows] for name, column in hit.signals.scores.items()}
-    return {name: float(np.nanmax(values)) for name, values in inside.items() if np.isfinite(values).any()}
+    return {name: float(np.fmax.reduce(values)) for name, values in inside.items() if np.isfinite(values).any()}
 
 
 WORDS = Calibration(

@@ -13,6 +13,7 @@ import numpy as np
 
 from streammem.config import RecallConfig
 from streammem.model import FrameRef, Record, StreamInfo
+from streammem.numeric import distinct
 from streammem.recall.timeline import Between, View
 from streammem.spaces import EmbeddingSpace, Ragged
 from streammem.storage.blocks import Block
@@ -172,4 +173,4 @@ def evenly(t_ns: np.ndarray, times_ns: np.ndarray) -> np.ndarray:
     after = np.clip(np.searchsorted(t_ns, times_ns), 0, len(t_ns) - 1)
     before = np.maximum(after - 1, 0)
     nearer = np.abs(t_ns[before] - times_ns) <= np.abs(t_ns[after] - times_ns)
-    return np.unique(np.where(nearer, before, after)).astype(np.int64)
+    return distinct(np.where(nearer, before, after)).astype(np.int64)

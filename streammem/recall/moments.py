@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streammem.numeric import median
+
 # A moment ends where the score has fallen halfway from its peak to the stream's own background (its median):
 # the half-maximum rule for the width of a peak.
 HALF = 0.5
@@ -34,7 +36,7 @@ def pick_moments(
     usable = np.isfinite(score)
     if not n or not usable.any() or k <= 0:
         return []
-    background = float(np.median(score[usable]))
+    background = median(score[usable])
     free = usable.copy()
     order = np.lexsort((np.arange(n), -np.where(usable, score, -np.inf)))
     # Rows further apart than this aren't one continuous sight.

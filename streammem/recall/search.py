@@ -9,6 +9,7 @@ import numpy as np
 
 from streammem.errors import QueryError, SpaceMismatch
 from streammem.model import Evidence, Record, Why
+from streammem.numeric import distinct
 from streammem.recall import signals as signal_module
 from streammem.recall.fuse import score_fusion
 from streammem.recall.moments import Moment, pick_moments
@@ -182,7 +183,7 @@ def _candidates(
         cut = np.partition(every, -limit)[-limit] if len(every) > limit else -np.inf
         for scores, rows, number in scored:
             chosen[number].append(rows[scores >= cut])
-    return {number: np.unique(np.concatenate(parts)) for number, parts in chosen.items()}
+    return {number: distinct(np.concatenate(parts)) for number, parts in chosen.items()}
 
 
 def _statistics(view: View, timeline: Timeline) -> np.ndarray | None:
@@ -251,7 +252,7 @@ def _why(group: Signals, moment: Moment, resemblance: str) -> tuple[Why, ...]:
             reasons.append(Why(name, round(matches[best].coverage, 4), matches[best].detail))
     evidence = group.scores.get("evidence")
     if evidence is not None and np.isfinite(evidence[moment.lo : moment.hi + 1]).any():
-        reasons.append(Why("evidence", round(float(np.nanmax(evidence[moment.lo : moment.hi + 1])), 4)))
+        reasons.append(Why("evidence", round(float(np.fmax.reduce(evidence[moment.lo : moment.hi + 1])), 4)))
     for name in ("vision", "face", "colour"):
         value = group.scores.get(name)
         if value is not None and np.isfinite(value[moment.peak]) and (name == "vision" or value[moment.peak] > 0):

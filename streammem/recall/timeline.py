@@ -10,6 +10,7 @@ import numpy as np
 
 from streammem.config import RecallConfig
 from streammem.model import FrameRef, Record, StreamInfo
+from streammem.numeric import median
 from streammem.spaces import EmbeddingSpace, Ragged, concatenate
 from streammem.storage.blocks import Block
 
@@ -60,7 +61,7 @@ class Timeline:
         """The usual distance between rows: the median of the positive ones, one second for a single row."""
         gaps = np.diff(self.t_start_ns)
         gaps = gaps[gaps > 0]
-        return int(np.median(gaps)) if len(gaps) else 1_000_000_000
+        return int(median(gaps)) if len(gaps) else 1_000_000_000
 
     def record(self, index: int) -> Record:
         return self.blocks[int(self.block[index])].record(int(self.row[index]))

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rapidfuzz import fuzz
-
 from streammem.recall.query import Query, fold, tokens
 
 ANY_WORDS = 0.75
@@ -38,6 +36,8 @@ def word_similarity(asked: str, seen: str) -> float:
     short, long_ = sorted((asked, seen), key=len)
     if long_ in (short + "s", short + "es"):
         return 0.95
+    from rapidfuzz import fuzz  # 10 ms, and most questions meet no text
+
     ratio = fuzz.ratio(asked, seen) / 100.0
     needed = 0.85 if min(len(asked), len(seen)) <= 6 else 0.8
     return ratio if ratio >= needed else 0.0
@@ -71,6 +71,8 @@ def match_phrase(phrase: str, text: str) -> WordMatch:
         return WordMatch(1.0, True, text)
     if len(a) > len(b) * 1.25:
         return WordMatch(0.0, False, "")
+    from rapidfuzz import fuzz
+
     ratio = fuzz.partial_ratio(a, b) / 100.0
     return WordMatch(ratio, False, text) if ratio >= 0.8 and len(a) >= 4 else WordMatch(0.0, False, "")
 
