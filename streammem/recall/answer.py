@@ -1,5 +1,7 @@
 """Ask: an extractive answer from templates and evidence. No language model, no invented prose.
 
+What the structured banks know (``facts.py``) is asked first; the moments have a word in it, and answer everything else.
+
 ``found`` needs a signal that can tell absence: its calibrated threshold is passed and the frames exist. ``unsure``
 means that something resembles the question; ``not_seen`` that nothing does. The closest moments are always there.
 """
@@ -14,6 +16,7 @@ import msgspec
 
 from streammem.clock import StreamClock, format_range
 from streammem.model import Answer, AnswerStatus, Cost, Evidence, Why
+from streammem.recall import facts
 from streammem.recall.calibrate import Verdict, best_rejected, calibration_of, verdicts
 from streammem.recall.lessons import consult
 from streammem.recall.query import Query, clean
@@ -54,8 +57,16 @@ def ask(
 
     Raises QueryError for a question that can't be asked."""
     begun = time.perf_counter()
-    found = find(view, question, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
+    told = facts.asked_of(view, question, streams, between)
+    phrase = facts.looked_for(question, told)
+    found = find(view, phrase, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
     answer = answer_of(view, found, begun)
+    if told is not None:
+        answer = facts.with_moments(
+            view, found.query.raw if phrase == question else clean(question), told, found, answer
+        )
+        cost = Cost(round(time.perf_counter() - begun, 4), found.rows)
+        answer = msgspec.structs.replace(answer, cost=cost)
     if isinstance(view, Citing):
         for evidence in answer.evidence:
             view.cite(evidence.stream, (evidence.t_start_ns, evidence.t_end_ns))

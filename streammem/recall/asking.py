@@ -55,7 +55,9 @@ class Asked:
 
 def read_asked(question: str) -> Asked | None:
     """The shape of a question, or None where no structured bank could answer it. Never raises."""
-    text = clean(question)[:LONGEST]
+    text = clean(question)
+    if len(text) > LONGEST:
+        return None
     if re.search(r"[\"“”«»]", text):
         return None  # quoted words are looked for as they stand
     rest, timed = without_times(text)
@@ -248,8 +250,10 @@ def _asked(shape: Shape, match: re.Match[str], event: str, timed: bool) -> Asked
         things = [kind] if kind is not None and not kind.generic else []
     if shape == "during" and not timed:
         return None
-    if shape == "changed" and not timed:
-        return Asked("changed", event=event)
+    if shape == "changed" and "mov" in match.string:
+        event = "move"
+    if shape == "still" and re.search(r"\b(?:gone|left|away|missing)\b", match.string):
+        event = "gone"
     if shape == "which" and not any(thing.colours or thing.track for thing in things):
         return None  # "a dog": what the pictures say is asked for, and calibrated
     return Asked(shape, tuple(t for t in things if not t.generic), goal, event, presumed=found.get("y") is None)

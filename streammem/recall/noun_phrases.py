@@ -23,7 +23,7 @@ _ARTICLE = re.compile(
 _LINK = re.compile(
     r"\s+(?:in|with|wearing|wears|wore|dressed in|who wears|who wore|dressed|holding|carrying|that is)\s+"
 )
-_NUMBER = re.compile(r"^(?:(?P<kind>[a-z]+)\s+)?(?:number\s+|no\.?\s*|nr\.?\s*|id\s+|#\s*)?(?P<n>\d{1,9})$")
+_NUMBER = re.compile(r"^(?:(?P<kind>[a-z]+)\s+)?(?P<mark>number\s+|no\.?\s*|nr\.?\s*|id\s+|#\s*)?(?P<n>\d{1,9})$")
 _HASH = re.compile(r"^#\s*(?P<n>[\w.-]{1,40})$")
 _NAMED = re.compile(r"^track\s+(?:called\s+|named\s+)?(?P<n>[a-z][\w.-]{0,40})$")
 _TAIL = re.compile(
@@ -74,8 +74,8 @@ def thing_of(text: str) -> Thing | None:
     """A thing in lower-case words, or None for what isn't the name of one (a clause, nothing, seven words)."""
     text = _TAIL.sub("", _ARTICLE.sub("", text.strip(" ,"))).strip(" ,")
     numbered = _NUMBER.match(text)
-    if numbered is not None and (numbered["kind"] is None or numbered["kind"] not in ("room", "place", "floor")):
-        kind = numbered["kind"] or ""
+    kind = (numbered["kind"] or "") if numbered is not None else ""
+    if numbered is not None and (kind or numbered["mark"]) and kind not in ("room", "place", "floor"):
         return Thing(text, () if kind in _NUMBERED or not kind else (kind,), track=str(int(numbered["n"])))
     named = _HASH.match(text) or _NAMED.match(text)
     if named is not None and named["n"] not in _NOT_NOUNS:

@@ -18,6 +18,7 @@ from datetime import UTC, tzinfo
 from typing import Literal
 
 from streammem.clock import NS, StreamClock
+from streammem.recall.asking import BANKS, Asked, read_asked
 from streammem.recall.query import clean, tokens
 from streammem.recall.when import Anchor, Range, WhenReader
 
@@ -50,6 +51,11 @@ class Plan:
     future: bool = False
     empty: bool = False
     notes: tuple[str, ...] = ()
+    asked: Asked | None = None
+    """What is asked of the structured banks, where the question has such a shape (``facts.py``)."""
+    t_min_ns: int | None = None
+    t_max_ns: int | None = None
+    """First and last instant of what is remembered."""
 
     def inside(self, t_start_ns: int, t_end_ns: int) -> bool:
         """Whether a stretch touches what the question names; true where it names nothing."""
@@ -95,6 +101,9 @@ def plan_question(
         future=future,
         empty=empty and not future,
         notes=tuple(reader.notes),
+        asked=read_asked(text),
+        t_min_ns=t_min_ns,
+        t_max_ns=t_max_ns,
     )
     return replace(plan, banks=banks_for(plan))
 
@@ -133,7 +142,7 @@ _OVERVIEW = re.compile(
 
 def banks_for(plan: Plan) -> tuple[str, ...]:
     """Which banks can know, most specific first; the moments are always asked. The caller skips absent ones."""
-    banks = []
+    banks = list(BANKS[plan.asked.shape]) if plan.asked is not None else []
     if plan.entities or _WHERE_LAST.search(plan.question):
         banks.append("entities")
     if _FOLLOWED.search(plan.question):

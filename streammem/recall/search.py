@@ -68,7 +68,12 @@ def search(
             " words match",
             hint="`streammem reembed MEMORY` makes vectors of the space that is configured here",
         )
-    return [hit.evidence for hit in found.hits]
+    moments = [hit.evidence for hit in found.hits]
+    from streammem.recall.facts import moments_for
+
+    wanted = view.recall_config.k if k is None else k
+    known = moments_for(view, query, streams, between, moments[0].score if moments else 0.0, wanted)
+    return [*known, *moments][:wanted]
 
 
 def find(

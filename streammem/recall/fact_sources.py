@@ -1,0 +1,246 @@
+"""What the structured banks know of a thing: stretches of being seen, colours, places. Plain data, no verdicts.
+
+Banks are asked through the memory's own read-only questions (``Memory.query``), so the same streams are visible here as
+anywhere, and a bank that is switched off, or knows nothing of the kind, is simply silent. Text that a camera read is no
+thing: entities of the kind ``text`` are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streammem.errors import QueryError
+from streammem.recall.noun_phrases import GARMENTS, Thing, names_for
+from streammem.recall.query import fold
+from streammem.recall.timeline import Between
+
+MOST_TRACKS = 1000
+MOST_FACTS = 200
+GAP_NS = 2_000_000_000
+"""Statements this near each other are one stretch: the default gap of the bank of tracks."""
+COLOURED = 0.15
+"""Share of a thing that must be of a colour before it is called so; a coat is a third to a half of a person's box."""
+PLAIN = 0.35
+"""The same for black, white, gray and brown: shadows, skin and the street are of those, too."""
+PLAIN_TERMS = frozenset(("black", "white", "gray", "brown"))
+
+
+@dataclass(slots=True)
+class Spell:
+    """A stretch of being seen, both ends included. ``back``/``alike``: the tracker's evidence that it was the same
+    thing again; ``ids``: (record id, time) of moments that show it."""
+
+    t_start_ns: int
+    t_end_ns: int
+    score: float
+    back: float | None = None
+    alike: float | None = None
+    ids: tuple[tuple[int, int], ...] = ()
+
+    def overlaps(self, start: int, end: int) -> bool:
+        return self.t_start_ns <= end and start <= self.t_end_ns
+
+
+@dataclass(slots=True)
+class Known:
+    """One thing that a bank knows. ``exact``: it is called what was asked for, not only something wider; ``share``: how
+    much of it has the asked colours (None: no colour was asked)."""
+
+    bank: str
+    stream: str
+    name: str
+    kind: str
+    spells: list[Spell]
+    watched_ns: int
+    exact: bool = True
+    share: float | None = None
+    colours: dict[str, float] = field(default_factory=dict)
+    gone_ns: int | None = None
+    open: bool = False
+    box: tuple[float, ...] = ()
+    values: list[dict[str, Any]] = field(default_factory=list)
+    """Of an entity: everything that was said of it, in order of time."""
+
+    @property
+    def shown(self) -> str:
+        named = f"track {self.name}" if self.bank == "tracks" else self.name
+        return named if not self.kind or fold(self.kind) == fold(self.name) else f"{named} ({self.kind})"
+
+    @property
+    def still(self) -> bool:
+        """Seen to the end of what was watched."""
+        return self.spells[-1].t_end_ns >= self.watched_ns - GAP_NS and self.gone_ns is None
+
+
+class Banks:
+    """The banks of one memory for one question. ``streams`` and ``between`` are the caller's, and hard."""
+
+    def __init__(self, view: object, streams: Sequence[str] | None, between: Between | None) -> None:
+        self._query = getattr(view, "query", None)
+        self.streams, self.between = streams, between
+        self._tracks: list[dict[str, Any]] | None = None
+        self.unknown_colours = False
+        """Things of the asked kind are known, but not of which colour they are."""
+
+    def ask(self, bank: str, question: str, **arguments: Any) -> Any:
+        """The answer of a bank, or None where it is off, or can't say."""
+        if self._query is None:
+            return None
+        try:
+            return self._query(bank, question, streams=self.streams, **arguments)
+        except QueryError:
+            return None
+
+    @property
+    def tracks(self) -> list[dict[str, Any]]:
+        """Every followed object, without its kept frames."""
+        if self._tracks is None:
+            self._tracks = self.ask("tracks", "tracks", kept=False, limit=MOST_TRACKS) or []
+        return self._tracks
+
+    def known(self, thing: Thing | None, *, people: bool = False) -> list[Known]:
+        """Things that are meant, earliest seen first. None: all that were tracked (``people``: all persons)."""
+        if thing is None:
+            thing = Thing("people", ("people",)) if people else None
+        found = self._of_tracks(thing)
+        if thing is not None and not thing.track:
+            found += self._of_entities(thing, {(k.stream, k.name) for k in found})
+        found = [each for each in (self._cut(each) for each in found) if each is not None]
+        if thing is not None and thing.colours:
+            found = self._coloured(found, thing.colours)
+        return sorted(found, key=lambda each: (each.spells[0].t_start_ns, each.stream, each.name))
+
+    def _of_tracks(self, thing: Thing | None) -> list[Known]:
+        said, wide = names_for(thing) if thing is not None else ([], [])
+        out = []
+        for info in self.tracks:
+            label, name = fold(info["label"]), fold(info["track"])
+            exact = True
+            if thing is not None and thing.track:
+                if name != thing.track.lower() or (thing.words and label not in said):
+                    continue
+            elif thing is not None and label not in said and name not in said:
+                if label not in wide:
+                    continue
+                exact = False
+            spells = [Spell(*part[:2], part[3], *part[4:6]) for part in info["intervals"]]
+            out.append(
+                Known(
+                    "tracks",
+                    info["stream"],
+                    info["track"],
+                    info["label"],
+                    spells,
+                    max(info["watched_ns"], spells[-1].t_end_ns),
+                    exact,
+                    colours=info["colours"],
+                    gone_ns=info["gone_ns"],
+                    open=info["open"],
+                    box=tuple(info["last_box"]),
+                )
+            )
+        return out
+
+    def _of_entities(self, thing: Thing, tracked: set[tuple[str, str]]) -> list[Known]:
+        said, wide = names_for(thing)
+        out: dict[tuple[str, str], Known] = {}
+        for name in (*said, *wide):
+            listed = self.ask("entities", "entities", kind=name, limit=MOST_FACTS)
+            if listed is None:
+                return []  # the bank is off
+            things = [fact for fact in listed["facts"] if fact["kind"] != "text"]
+            # What a tracker follows is told by its own bank, in finer stretches.
+            things = [f for f in things if (f["stream"], f["entity"][1:].partition("@")[0]) not in tracked]
+            for fact in things[:16]:
+                key = (fact["stream"], fact["entity"])
+                if key not in out:
+                    told = self._told(fact, exact=name in said)
+                    if told is not None:
+                        out[key] = told
+            if out:
+                break  # the plainest name that is known
+        return list(out.values())
+
+    def _told(self, fact: dict[str, Any], *, exact: bool) -> Known | None:
+        told = self.ask("entities", "history", entity=fact["entity"], limit=1000)
+        facts = [
+            f
+            for f in (told or {"facts": ()})["facts"]
+            if (f["stream"], f["entity"]) == (fact["stream"], fact["entity"])
+        ]
+        if not facts:
+            return None
+        seen = [f for f in facts if f["attribute"] == "seen"] or [f for f in facts if f["status"] != "disputed"]
+        spells: list[Spell] = []
+        for one in sorted(seen, key=lambda f: f["t_start_ns"]):
+            last = spells[-1] if spells else None
+            if last is not None and one["t_start_ns"] <= last.t_end_ns + GAP_NS:
+                last.t_end_ns = max(last.t_end_ns, one["t_last_ns"])
+                last.score = max(last.score, one["confidence"])
+                last.ids = (*last.ids, *_ids(one))[:8]
+            else:
+                spells.append(Spell(one["t_start_ns"], one["t_last_ns"], one["confidence"], ids=_ids(one)))
+        if not spells:
+            return None
+        values = [f for f in facts if f["attribute"] not in ("seen", "label")]
+        name = fact["entity"]
+        return Known("entities", fact["stream"], name, fact["kind"], spells, spells[-1].t_end_ns, exact, values=values)
+
+    def _cut(self, known: Known) -> Known | None:
+        """Only what lies in the caller's time."""
+        lo, hi = self.between or (None, None)
+        known.spells = [
+            spell
+            for spell in known.spells
+            if (hi is None or spell.t_start_ns <= hi) and (lo is None or spell.t_end_ns >= lo)
+        ]
+        known.values = [
+            v
+            for v in known.values
+            if (hi is None or v["t_start_ns"] <= hi) and (lo is None or v["t_end_ns"] is None or v["t_end_ns"] >= lo)
+        ]
+        return known if known.spells else None
+
+    def kept(self, known: Known) -> tuple[tuple[int, int], ...]:
+        """(record id, time) of the frames that were kept of a tracked thing, oldest first."""
+        for info in self.ask("tracks", "track", track=known.name) or ():
+            if info["stream"] == known.stream:
+                return tuple((frame["record_id"], frame["t_ns"]) for frame in info["kept"] if frame["record_id"])
+        return ()
+
+    def _coloured(self, found: list[Known], colours: Sequence[str]) -> list[Known]:
+        """Those of these colours, most of it first; whose colours nobody kept can't be told."""
+        out = []
+        for each in found:
+            colour = next((v["value"] for v in reversed(each.values) if v["attribute"] in ("colour", "color")), None)
+            if not each.colours and colour is None:
+                self.unknown_colours = True
+                continue
+            if each.colours:
+                shares = [each.colours.get(term, 0.0) for term in colours]
+                least = [PLAIN if term in PLAIN_TERMS else COLOURED for term in colours]
+                each.share = min(shares)
+                good = all(share >= bar for share, bar in zip(shares, least, strict=True))
+            else:
+                each.share = 1.0
+                good = all(term in fold(str(colour)).split() for term in colours)
+            if good:
+                out.append(each)
+        most = max((each.share or 0.0 for each in out), default=0.0)
+        return [each for each in out if (each.share or 0.0) >= most / 2]
+
+
+def _ids(fact: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(fact["record_ids"], (fact["t_start_ns"], fact["t_last_ns"]), strict=False))
+
+
+def unproven(thing: Thing, known: Sequence[Known]) -> str:
+    """What was asked for and no bank can know ("with a beard"); empty where everything is covered."""
+    extra = [word for word in thing.extra if word not in GARMENTS]
+    if extra:
+        return f"whether with {' '.join(extra)} isn't known"
+    if known and not any(each.exact for each in known) and not thing.people:
+        return f"whether it is “{thing.text}” isn't known"
+    return ""
