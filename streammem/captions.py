@@ -2,7 +2,8 @@
 
 The default needs no model: it folds moments into a :class:`Scene` (labels, words read, words heard, tracks, colours,
 motion) and composes one sentence from that. A scene of scenes is a scene, so the same code captions a second and a day.
-A vision-language captioner is installed as an entry point ``streammem.captioners``.
+Others are entry points ``streammem.captioners``: ``model`` is a vision-language model (``reason/captioner.py``). Only
+readers ask those, on demand; what is written depends on no model.
 """
 
 from __future__ import annotations
@@ -30,8 +31,16 @@ LONGEST = 160
 """Characters of one text or utterance that a summary keeps. The whole is in the moments."""
 
 
+LEVELS = ("coarse", "fine", "ultra-fine")
+FACT_WORDS: Mapping[str, int] = {"coarse": 80, "fine": 40, "ultra-fine": 40}
+"""Length of a composed caption by level, in words."""
+
+
 class Captioner(Protocol):
-    """``id`` names model, revision and prompt: with content and sampling it is the identity of a cached caption."""
+    """``id`` names model, revision and prompt: with content and sampling it is the identity of a cached caption.
+
+    An entry point of ``streammem.captioners`` is a callable that gives one; it gets those of ``endpoint`` and
+    ``model`` (texts) that a person named, as keywords."""
 
     @property
     def id(self) -> str: ...
@@ -41,9 +50,17 @@ class Captioner(Protocol):
         """Pictures that it wants of one stretch; 0 for one that works from what is remembered."""
         ...
 
-    def caption(self, scene: Scene, pictures: Sequence[np.ndarray], *, instruction: str = "", words: int = 60) -> str:
-        """One stretch in about ``words`` words. ``pictures`` (h, w, 3) uint8 RGB in time order; ``instruction`` says
-        what is missing. Raises ModelUnavailable, ServiceError."""
+    def caption(
+        self,
+        scene: Scene,
+        pictures: Sequence[np.ndarray],
+        *,
+        level: str = "fine",
+        instruction: str = "",
+        words: int = 60,
+    ) -> str:
+        """One stretch in about ``words`` words. ``pictures`` (h, w, 3) uint8 RGB in time order; ``level`` is one of
+        ``LEVELS``; ``instruction`` says what is missing. Raises ModelUnavailable, ServiceError, BudgetSpent."""
         ...
 
 
@@ -205,7 +222,15 @@ class ComposedCaptioner:
     id = "composed@1"
     frames = 0
 
-    def caption(self, scene: Scene, pictures: Sequence[np.ndarray], *, instruction: str = "", words: int = 60) -> str:
+    def caption(
+        self,
+        scene: Scene,
+        pictures: Sequence[np.ndarray],
+        *,
+        level: str = "fine",
+        instruction: str = "",
+        words: int = 60,
+    ) -> str:
         if not scene.looks and not scene.speech:
             return "nothing was looked at"
         parts = []

@@ -14,6 +14,7 @@
     │   └── InsecureAddress         an address that others can reach, without keys
     ├── AccessDenied                a key that may not do this; the same words whether the thing exists or not
     ├── ModelUnavailable            weights that are missing or differ from the expected hash
+    ├── BudgetSpent                 what was allowed for calls, tokens or seconds is used up
     ├── ServiceError                a memory service and the way to it
     │   ├── ServiceUnreachable      nobody answers at that address; exit code 3
     │   ├── DeadlineExceeded        it is there, and didn't answer in time; exit code 3
@@ -102,6 +103,10 @@ class AccessDenied(StreammemError):
 
 class ModelUnavailable(StreammemError):
     """Weights are missing here, or differ from the expected hash."""
+
+
+class BudgetSpent(StreammemError):
+    """What was allowed for calls, tokens or seconds is used up."""
 
 
 class ServiceError(StreammemError):

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from streammem.banks.base import Between, Question, Reader, Recall
-from streammem.captions import ComposedCaptioner, Scene, scene_of
+from streammem.captions import FACT_WORDS, LEVELS, ComposedCaptioner, Scene, scene_of
 from streammem.errors import CorruptData, QueryError
 from streammem.model import Label, Producer, Record, record_id
 
@@ -28,13 +28,12 @@ LEAST, MOST = 20, 40
 would have more than 40 has 20 to 40 at the next scope."""
 DEEPER = 8
 """Fine is an eighth of coarse, ultra-fine an eighth of fine: the paper's tenth, on a ladder of powers of two."""
-LEVELS = 24
+HIGHEST = 24
 """The highest node: 2**23 leaves of 10 s are 2.7 years."""
 FINEST_NS = 250_000_000
 """No scope is shorter: four looks a second is the densest that the paper samples."""
 PARENTS = 64
 """Moments that a leaf names: the first, the last and an even choice between."""
-NAMES = ("coarse", "fine", "ultra-fine")
 LIMIT = 512
 """Entries of one answer."""
 
@@ -133,7 +132,7 @@ class TimelineBank:
             node = state.open[level]
             if not node.broken and node.parents:
                 finished.append(self._record(stream, level, node))
-            if level + 1 < LEVELS:
+            if level + 1 < HIGHEST:
                 if level + 1 == len(state.open):
                     state.open.append(_Open(node.index >> 1, Scene(), []))
                 above = state.open[level + 1]
@@ -210,7 +209,7 @@ class TimelineBank:
     # -- asking
 
     def questions(self) -> Mapping[str, Question]:
-        return {"timeline": self._timeline, "at": self._at}
+        return {"timeline": self._timeline, "at": self._at, "scene": self._scene}
 
     def _timeline(
         self,
@@ -224,7 +223,7 @@ class TimelineBank:
     ) -> list[Entry]:
         """What happened, in time order. ``level`` coarse gives 20 to 40 entries over the stretch, fine and ultra-fine
         an eighth of its scope each; ``scope_s`` names a scope instead (the next one on the ladder is taken)."""
-        if level not in NAMES:
+        if level not in LEVELS:
             raise QueryError(f"there is no level {level!r}", hint="coarse, fine or ultra-fine")
         entries: list[Entry] = []
         for name in sorted({block.stream for block in reader.blocks("moments", streams, (t_start_ns, t_end_ns))}):
@@ -238,7 +237,7 @@ class TimelineBank:
             # Below the distance of the looks there is nothing finer to tell.
             rows = sum(len(b) for b in blocks)
             least = scope_at_least((hi - lo) // max(rows, 1), self._leaf_ns)
-            scope = max(scopes_for(lo, hi, self._leaf_ns)[NAMES.index(level)], least)
+            scope = max(scopes_for(lo, hi, self._leaf_ns)[LEVELS.index(level)], least)
             if scope_s is not None:
                 scope = scope_at_least(round(scope_s * 1e9), self._leaf_ns)
             count = hi // scope - lo // scope + 1
@@ -260,6 +259,18 @@ class TimelineBank:
         named = sorted({b.stream for b in reader.blocks("moments", streams, (t_start_ns, hi))})
         return [e for n in named for e in self._entries(reader, n, t_start_ns, hi, scope, "fine")][:LIMIT]
 
+    def _scene(self, reader: Reader, *, streams: Sequence[str] | None, t_start_ns: int, t_end_ns: int) -> list[Scene]:
+        """What a caption of a closed stretch is made from, one scene a stream (``streammem.captions.Scene``)."""
+        between, length = (t_start_ns, t_end_ns), t_end_ns - t_start_ns + 1
+        whole = t_start_ns % max(length, 1) == 0 and length == scope_at_least(length, self._leaf_ns)
+        scope = length if whole else scope_for(*between, self._leaf_ns, 1)
+        found = []
+        for name in sorted({b.stream for b in reader.blocks("moments", streams, between)}):
+            node = self._nodes(reader, name, *between, scope).get(t_start_ns // scope) if whole else None
+            made = node or self._composed(reader, name, between, scope)
+            found += [made[0]] if made is not None else []
+        return found
+
     def _entries(self, reader: Reader, stream: str, lo: int, hi: int, scope: int, level: str) -> list[Entry]:
         found: list[Entry] = []
         nodes = self._nodes(reader, stream, lo, hi, scope)
@@ -272,7 +283,7 @@ class TimelineBank:
             if made is None:
                 continue
             scene, evidence = made
-            caption = self._captioner.caption(scene, (), words=80 if level == "coarse" else 40)
+            caption = self._captioner.caption(scene, (), level=level, words=FACT_WORDS[level])
             found.append(
                 Entry(
                     stream,

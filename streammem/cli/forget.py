@@ -59,17 +59,19 @@ def forget(
         report = memory.forget(stream=stream, between=span)
         emptied = not memory.observation_count
     # What a question looked at again in these recordings lies beside the memory and goes with it.
+    from streammem.cli.captions import forget_captions
     from streammem.cli.deepen import forget_deeper
 
-    deeper = forget_deeper(settings, infos, span)
+    deeper, told = forget_deeper(settings, infos, span), forget_captions(settings, infos, span)
     if emptied and isinstance(place, Path):
         unwatch(place)
     if json:
-        out.document({"memory": str(place), "forgotten": plain(report), "second_looks": deeper})
+        out.document({"memory": str(place), "forgotten": plain(report), "second_looks": deeper, "captions": told})
     else:
         out.line(
             f"forgot {report.observations:,} observations and {report.thumbnails:,} thumbnails"
             + (f"; {deeper:,} second looks" if deeper else "")
+            + (f"; {told:,} captions" if told else "")
             + (f"; {size(report.bytes)} are free again" if report.bytes else "")
         )
     return 0 if report.observations else 1

@@ -39,6 +39,7 @@ def reason(
     model: ChatModel | None = None,
 ) -> Reasoned:
     """Answer by a strategy. Raises QueryError, ConfigError, InputError for a target that it can't look into."""
+    from streammem.cli.captions import model_captions
     from streammem.cli.deepen import DenserWatch, SecondLook
     from streammem.cli.present import clock_lookup
     from streammem.memory import Memory
@@ -66,6 +67,7 @@ def reason(
     clock_of = clock_lookup(memory.streams())
     revisit = SecondLook(opened, settings, target)
     deepener = DenserWatch(opened, settings, revisit)
+    captions = model_captions(settings, model, memory, revisit) if model is not None and reasoner == "llm" else None
 
     def progress(step: Step) -> None:
         out.note(step_line(step, clock_of))
@@ -76,6 +78,7 @@ def reason(
         revisit=revisit,
         deepener=deepener,
         model=model,
+        captions=captions,
         progress=progress,
     )
     try:
@@ -83,6 +86,10 @@ def reason(
     finally:
         deepener.close()
         revisit.close()
+        if captions is not None:
+            if captions.store.note:
+                out.note(captions.store.note)
+            captions.store.close()
         if isinstance(model, Endpoint):
             model.close()  # it connects again when it is asked again
 
@@ -90,20 +97,10 @@ def reason(
 def chat_model(settings: ReasonConfig, endpoint: str | None, model: str | None) -> ChatModel:
     """The model of the flags, else of the configuration. Raises ConfigError where none is named, ModelUnavailable for a
     folder that holds none."""
-    from streammem.errors import ConfigError
-    from streammem.reason.base import Limits
+    from streammem.reason.captioner import open_chat_model
 
     url, name = endpoint or settings.endpoint, model or settings.model
-    if url:
-        from streammem.reason.models import Endpoint
-
-        limits = Limits(context_tokens=16_384, images=8 if settings.sees else 0, json_schema=True)
-        return Endpoint(url, name, timeout_s=settings.timeout_seconds, limits=limits)
-    if name:
-        from streammem.reason.local import LocalModel
-
-        return LocalModel(name)
-    raise ConfigError("the llm reasoner needs a model", hint="--endpoint URL --model NAME, or --model FOLDER")
+    return open_chat_model(url, name, sees=settings.sees, timeout_s=settings.timeout_seconds)
 
 
 def step_line(step: Step, clock_of: Callable[[str], StreamClock]) -> str:

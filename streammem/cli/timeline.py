@@ -29,6 +29,19 @@ def timeline(
     depth: Annotated[
         int, typer.Option("--depth", min=1, max=3, help="1: coarse; 2: fine under it; 3: ultra-fine under that.")
     ] = 1,
+    captioner: Annotated[
+        str | None,
+        typer.Option("--captioner", metavar="NAME", help="composed (default), model, or another that is installed."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server, for model.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Its model; without a server, a model's folder.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="N=V,...", help="Of a model: calls=40,seconds=600,tokens=80000.")
+    ] = None,
     memory: o.MemoryDir = None,
     key: o.Key = None,
     fps: o.Fps = None,
@@ -39,14 +52,24 @@ def timeline(
 ) -> int:
     """What happened, coarse to fine. Captions are composed from labels, texts, speech, tracks, colours and motion.
 
-    Exit code 1: nothing is remembered there."""
+    A model's captions (--captioner model) are kept and cost nothing the second time; where it fails or the budget ends,
+    the composed ones stand. Exit code 1: nothing is remembered there; 3: the model can't be reached."""
     settings = o.load(config, set_, fps).config
     out = Output(as_json=json, quiet=quiet)
     from streammem.cli import present
     from streammem.cli.spans import check_words, read_between
     from streammem.cli.watched import open_target
+    from streammem.errors import ConfigError
 
     check_words(between)
+    chosen = None
+    if captioner or endpoint or model:
+        from streammem.cli.captions import chosen_captioner
+
+        chosen = chosen_captioner(settings, captioner, endpoint, model)
+    if budget is not None and chosen is None:
+        raise ConfigError("--budget is a model's", hint="--captioner model")
+    run, about, code = None, {}, 0
     with open_target(target, settings, out, directory=memory, key=key) as opened:
         span = read_between(between, opened.memory, stream)
         streams = opened.memory.streams()
@@ -58,6 +81,16 @@ def timeline(
             ask("timeline", "timeline", streams=stream or None, t_start_ns=lo, t_end_ns=hi, level=name)
             for name in names
         ]
+        if chosen is not None:
+            from streammem.cli.captions import caption_entries, captions_document, say
+
+            run, spent, notes = caption_entries(
+                opened, settings, out, chosen, levels,
+                target=target, between=span, budget=budget, clock_of=clock_of,
+            )  # fmt: skip
+            about = {"captions": captions_document(run, spent, chosen.id, notes)}
+            code = run.fault.exit_code if run.fault is not None and not run.captions else 0
+            say(run, spent, chosen.id, notes, out)
         written = None
         if out_file is not None and levels[0]:
             from streammem.cli.timeline_picture import draw
@@ -72,14 +105,16 @@ def timeline(
             written = write_png(out_file, picture)
     if json:
         found = [entry_document(entry, clock_of) for level in levels for entry in level]
-        out.document({"memory": str(opened.directory), "picture": str(written) if written else None, "entries": found})
+        out.document(
+            {"memory": str(opened.directory), "picture": str(written) if written else None, "entries": found, **about}
+        )
     elif not levels[0]:
         out.line("nothing is remembered there")
     else:
         print_tree(levels, out, clock_of)
         if written is not None:
             out.line(str(written))
-    return 0 if levels[0] else NOTHING
+    return code if levels[0] else NOTHING
 
 
 def entry_document(entry: Mapping[str, Any], clock_of: ClockOf) -> dict[str, Any]:
@@ -93,6 +128,7 @@ def entry_document(entry: Mapping[str, Any], clock_of: ClockOf) -> dict[str, Any
         "start": format_time(entry["t_start_ns"], clock),
         "end": format_time(entry["t_end_ns"], clock),
         "records": [show_id(number) for number in entry.get("evidence", ())],
+        **{name: entry[name] for name in ("captioner", "facts", "instead") if name in entry},
     }
 
 

@@ -22,6 +22,7 @@ from streammem.model import Answer
 from streammem.recall.timeline import Between, View
 
 if TYPE_CHECKING:
+    from streammem.reason.captioning import Captions
     from streammem.reason.tools import Registry
 
 Stage = Literal["gate", "coarse", "loop", "forced", "budget", "blind", "empty"]
@@ -351,6 +352,8 @@ class Context:
     revisit: Revisit | None = None
     deepener: Deepener | None = None
     model: ChatModel | None = None
+    captions: Captions | None = None
+    """The model's captions of this memory, known and to be made."""
     progress: Callable[[Step], None] | None = None
     save: Callable[[bytes], None] | None = None
     clock: Callable[[], float] = time.monotonic

@@ -15,6 +15,7 @@ from streammem.clock import StreamClock, format_range
 from streammem.errors import QueryError
 from streammem.printable import printable
 from streammem.reason.base import Context, Period, Task
+from streammem.reason.captioning import clip_of
 from streammem.reason.looking import LEAF_NS, bounds_of
 from streammem.reason.tools import fence
 from streammem.recall.timeline import View
@@ -35,6 +36,8 @@ class Entry:
     text: str
     evidence: tuple[int, ...]
     depth: int = 0
+    scope_ns: int = 0
+    """Of a clip on the grid; 0 for what isn't one."""
 
 
 def coarse_entries(task: Task, context: Context) -> list[Entry]:
@@ -43,6 +46,25 @@ def coarse_entries(task: Task, context: Context) -> list[Entry]:
     if bounds is None:
         return []
     return _timeline(context, task.streams, *bounds) or _composed(context.view, task.streams, *bounds)
+
+
+def with_known(entries: Sequence[Entry], task: Task, context: Context) -> list[Entry]:
+    """The coarse list with the model's captions where they were made before, in place of the embedded ones, and what
+    earlier questions had it describe more closely. Nothing is asked of the model here."""
+    captions = context.captions
+    if captions is None:
+        return list(entries)
+    lo, hi = task.between or (None, None)
+    whole = (-(2**62) if lo is None else lo, 2**62 if hi is None else hi)
+    out = []
+    for entry in entries:
+        clip = clip_of(entry.period.stream, entry.period.t_start_ns, max(entry.scope_ns, 1), task.between)
+        kept = captions.find(clip, "coarse") if entry.scope_ns else None
+        out.append(entry if kept is None else replace(entry, text=kept.text))
+    for period, kept in captions.known(task.streams, whole, "fine", FINER):
+        ids = ids_in(period, context)
+        out += [Entry(period, kept.text, ids, 1)] if ids else []
+    return sorted(out, key=lambda e: (e.period.stream, e.period.t_start_ns, e.depth))
 
 
 def finer_entries(period: Period, context: Context) -> list[Entry]:
@@ -69,7 +91,7 @@ def _timeline(context: Context, streams: Sequence[str] | None, lo: int, hi: int)
         # The whole cell of the grid: what was looked at in it may be a single instant.
         start = row["t_start_ns"] // row["scope_ns"] * row["scope_ns"]
         period = Period(row["stream"], max(lo, start), min(hi, start + row["scope_ns"] - 1))
-        found.append(Entry(period, row["caption"], tuple(row.get("evidence", ()))))
+        found.append(Entry(period, row["caption"], tuple(row.get("evidence", ())), scope_ns=row["scope_ns"]))
     return found
 
 
@@ -85,7 +107,7 @@ def _composed(view: View, streams: Sequence[str] | None, lo: int, hi: int, most:
         for index, records in sorted(groups.items()):
             period = Period(info.stream, max(lo, index * scope), min(hi, (index + 1) * scope - 1))
             ids = tuple(record.record_id for record in records[:16])
-            out.append(Entry(period, captioner.caption(scene_of(records), ()), ids))
+            out.append(Entry(period, captioner.caption(scene_of(records), ()), ids, scope_ns=scope))
     return out
 
 

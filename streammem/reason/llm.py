@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from streammem.errors import ConfigError, ServiceBusy, StreammemError
+from streammem.banks.timeline import scopes_for
+from streammem.errors import ConfigError, StreammemError
 from streammem.model import Answer, AnswerStatus, Evidence, Why
 from streammem.printable import printable
 from streammem.reason import prompts
@@ -28,28 +29,32 @@ from streammem.reason.base import (
     Context,
     Hypothesis,
     Image,
-    Message,
     Period,
     Purse,
     Reasoned,
-    Reply,
     Spent,
     State,
     Task,
 )
-from streammem.reason.listing import Entry, coarse_entries, deepest, far_from, finer_entries, ids_in, render, when_of
-from streammem.reason.looking import judge
-from streammem.reason.replies import problems, read_object
+from streammem.reason.caption_store import CaptionStore
+from streammem.reason.captioner import ModelCaptioner
+from streammem.reason.captioning import SLOWEST, Captions, clip_of
+from streammem.reason.listing import (
+    Entry,
+    coarse_entries,
+    deepest,
+    far_from,
+    finer_entries,
+    ids_in,
+    render,
+    with_known,
+)
+from streammem.reason.looking import LEAF_NS, bounds_of, judge
+from streammem.reason.talk import Talk
 from streammem.recall.plan import Plan
 from streammem.recall.search import find
 
-LEAST_REPLY = 48
-"""Tokens that any of our objects needs."""
-MOST_REPLY = 512
-CHARACTERS_A_TOKEN = 3
-"""Of UTF-8, to estimate before sending: English has four, so that the budget is kept rather than reached."""
 FRAMES_CHECKED = 3
-CALL_S = 120.0
 
 
 class Llm:
@@ -58,12 +63,16 @@ class Llm:
     name = "llm"
 
     def reason(self, task: Task, context: Context, budget: Budget, state: bytes | None = None) -> Reasoned:
-        if context.model is None:
+        model = context.model
+        if model is None:
             raise ConfigError("the llm reasoner needs a model", hint="--endpoint URL --model NAME, or --model FOLDER")
-        agents = ModelAgents(context.model)
+        if context.captions is None:
+            own = Captions(ModelCaptioner(model), CaptionStore(None), context.view, context.revisit)
+            context = replaced(context, captions=own)
+        agents = ModelAgents(model, Talk(model))
         found = backtrack(self.name, agents, task, context, budget, state)
-        if agents.failure is not None:
-            why = "; ".join(filter(None, [found.why, f"the model failed: {agents.failure}"]))
+        if agents.talk.failure is not None:
+            why = "; ".join(filter(None, [found.why, f"the model failed: {agents.talk.failure}"]))
             return msgspec.structs.replace(found, partial=True, why=why)
         return found
 
@@ -73,13 +82,10 @@ class ModelAgents:
     """See the module. One question at a time."""
 
     model: ChatModel
+    talk: Talk
     embedded: EmbeddedAgents = field(default_factory=EmbeddedAgents)
-    failure: StreammemError | None = None
-    """The fault that ended the model's part; the rest was done without it."""
-    _spoke: bool = False
     _entries: list[Entry] = field(default_factory=list)
     _missing: str = ""
-    _trace: list[str] = field(default_factory=list)
 
     def plan(self, task: Task, context: Context) -> Plan:
         return self.embedded.plan(task, context)
@@ -90,7 +96,9 @@ class ModelAgents:
         base = self.embedded.look_over(task, plan, context, purse)
         if not base.looked:
             return base
-        self._entries = coarse_entries(task, context)
+        if context.captions is not None:
+            context.captions.pay_from(purse)
+        self._entries = with_known(coarse_entries(task, context), task, context)
         return self._answer(task, plan, base, context, purse, forced=False)
 
     def attempt(self, task: Task, plan: Plan, context: Context, purse: Purse, state: State) -> Attempt:
@@ -107,7 +115,7 @@ class ModelAgents:
         shown = self._with_closest(base, context)
         text = render(shown, context)
         told = prompts.answer(task.question, task.options, text, forced=forced)
-        said = self._ask(prompts.ANSWER, [told], purse)
+        said = self.talk.ask(prompts.ANSWER, [told], purse)
         if said is None:
             return base
         self._missing = printable(said["missing"], 300)
@@ -148,7 +156,7 @@ class ModelAgents:
         if signals:
             status: AnswerStatus = "found"
             confidence = max([base.answer.confidence] + [w.score for w in signals if w.signal != "model"])
-            self._trace.append("supported by " + ", ".join(w.signal for w in signals))
+            self.talk.notes.append("supported by " + ", ".join(w.signal for w in signals))
         elif agrees and said["present"]:
             # The memory's own signal says found by itself; the model's words describe it.
             status, confidence, evidence = "found", base.answer.confidence, list(base.answer.evidence)
@@ -156,7 +164,9 @@ class ModelAgents:
             # Sources disagree, or nothing that can say no has spoken.
             status, confidence = "unsure", min(base.answer.confidence, 0.5)
             if agrees:
-                self._trace.append("the model sees it nowhere, the memory's signal does: a second look decides nothing")
+                self.talk.notes.append(
+                    "the model sees it nowhere, the memory's signal does: a second look decides nothing"
+                )
         else:
             status, confidence = base.answer.status, base.answer.confidence
         items = [msgspec.structs.replace(item, why=(*item.why, *signals)) for item in evidence]
@@ -168,7 +178,7 @@ class ModelAgents:
             confidence=confidence if status == "found" else min(confidence, 0.5),
             evidence=tuple(items) if status == "found" else (),
             closest=base.answer.closest or tuple(items[:BEST]),
-            trace=(*base.answer.trace, *self._trace[-8:]),
+            trace=(*base.answer.trace, *self.talk.notes[-8:]),
         )
         ids = tuple(dict.fromkeys(number for entry in cited for number in entry.evidence))[:32]
         claims = (Hypothesis(printable(text, 200), ids or base.evidence, float(said["confident"]), chosen),)
@@ -219,11 +229,11 @@ class ModelAgents:
         if not there or not elsewhere:
             return ()
         claim = printable(text, 300)
-        seen = self._ask(prompts.VISIBLE, [prompts.visible(claim), *there], purse)
-        control = self._ask(prompts.VISIBLE, [prompts.visible(claim), *elsewhere], purse) if seen else None
+        seen = self.talk.ask(prompts.VISIBLE, [prompts.visible(claim), *there], purse)
+        control = self.talk.ask(prompts.VISIBLE, [prompts.visible(claim), *elsewhere], purse) if seen else None
         if not seen or not control:
             return ()
-        self._trace.append(f"visible in the cited frames: {seen['visible']}; in the control: {control['visible']}")
+        self.talk.notes.append(f"visible in the cited frames: {seen['visible']}; in the control: {control['visible']}")
         if seen["visible"] and not control["visible"]:
             return (Why("model", 1.0, f"{self.model.id}: visible here, not in a control; not calibrated"),)
         return ()
@@ -236,11 +246,12 @@ class ModelAgents:
         if context.deepener is None or not coarse:
             return own
         told = prompts.localise(task.question, task.options, render(coarse, context), BEST)
-        said = self._ask(prompts.LOCALISE, [told], purse)
+        said = self.talk.ask(prompts.LOCALISE, [told], purse)
         if said is None:
             return own
         numbers = [n for n in dict.fromkeys(said["entries"]) if 1 <= n <= len(coarse)][:BEST]
-        near = [m for n in numbers for m in (n - 1, n + 1) if 1 <= m <= len(coarse) and m not in numbers]
+        beside = [(n, m) for n in numbers for m in (n - 1, n + 1) if 1 <= m <= len(coarse) and m not in numbers]
+        near = [m for n, m in beside if coarse[m - 1].period.stream == coarse[n - 1].period.stream]
         named = [coarse[number - 1].period for number in dict.fromkeys([*numbers, *near])]
         fresh = [p for p in named if not any(p.overlaps(seen) for seen in state.visited)]
         return list(dict.fromkeys([*fresh, *(p for p in own if not any(p.overlaps(q) for q in fresh))]))
@@ -252,19 +263,35 @@ class ModelAgents:
 
     def deepen(self, task: Task, period: Period, wish: Wish, context: Context, purse: Purse) -> Done:
         done = self.embedded.deepen(task, period, wish, context, purse)
-        if self.model.limits.images and context.revisit is not None:
-            pictures = self._frames(wish.period, context, purse, self.model.limits.images)
-            if pictures:
-                told = prompts.describe(task.question, self._missing, when_of(wish.period, context))
-                said = self._ask(prompts.DESCRIBE, [told, *pictures], purse)
-                ids = done.evidence or ids_in(wish.period, context)
-                if said is not None and ids:
-                    self._entries.append(Entry(wish.period, printable(said["description"], 1200), ids, 1))
-                    return replaced(
-                        done, evidence=ids, outcome=f"{done.outcome}; described from {len(pictures)} frames"
-                    )
+        ids = done.evidence or ids_in(wish.period, context)
+        told = self._described(task, wish, ids, context, purse) if ids else []
+        if told:
+            self._entries += [e for e in told if e not in self._entries]
+            return replaced(done, evidence=ids, outcome=f"{done.outcome}; described in {len(told)} captions")
         self._entries += [e for e in finer_entries(wish.period, context) if e not in self._entries]
         return done
+
+    def _described(self, task: Task, wish: Wish, ids: tuple[int, ...], context: Context, purse: Purse) -> list[Entry]:
+        """The stretch in the words of a model that sees: with this question in mind (VideoLucy's instruction), and the
+        grid's clip in it once for everybody (its sub-clip). Both are kept: neither is paid for twice."""
+        captions, bounds = context.captions, bounds_of(context.view, task)
+        if captions is None or not captions.captioner.frames or context.revisit is None or bounds is None:
+            return []
+        middle = (wish.period.t_start_ns + wish.period.t_end_ns) // 2
+        clip = clip_of(wish.period.stream, middle, scopes_for(*bounds, LEAF_NS)[1], task.between)
+        about = f"what matters for the question “{task.question}”. {self._missing}".strip()
+        told: list[Entry] = []
+        for period, instruction in ((wish.period, about), (clip, "")):
+            kept = captions.find(period, "fine", instruction)
+            try:
+                # The last call is for the answer; what later questions will use comes after what this one needs.
+                if kept is None and purse.left("calls") >= 2:
+                    kept = captions.make(period, "fine", instruction)
+            except StreammemError as error:
+                self.talk.notes.append(f"no description: {error.message}")
+            if kept is not None:
+                told.append(Entry(period, kept.text, ids, 1))
+        return told
 
     def _frames(self, period: Period, context: Context, purse: Purse, limit: int) -> list[Image]:
         if context.revisit is None:
@@ -274,58 +301,10 @@ class ModelAgents:
             return []
         seconds = max((period.t_end_ns - period.t_start_ns) / 1e9, 0.1)
         look = context.revisit.look_again(
-            period.stream, period.t_start_ns, period.t_end_ns, max(limit / seconds, 0.01), limit=limit
+            period.stream, period.t_start_ns, period.t_end_ns, max(limit / seconds, SLOWEST), limit=limit
         )
         purse.pay(frames=len(look.frames))
         return [Image(pixels=frame.image) for frame in look.frames[:limit]]
-
-    # -- the model
-
-    def _ask(self, schema: Mapping[str, Any], content: Sequence[str | Image], purse: Purse) -> dict[str, Any] | None:
-        """One object of the schema, repaired once; None where the model, the budget or its words don't give one."""
-        if self.failure is not None:
-            return None
-        messages = [Message("system", (prompts.SYSTEM,)), Message("user", tuple(content))]
-        for attempt in range(2):
-            reply = self._turn(messages, schema, purse)
-            if reply is None:
-                return None
-            data = reply.data if reply.data is not None else read_object(reply.text, schema)
-            if data is not None:
-                return dict(data)
-            if attempt == 0:
-                free = read_object(reply.text)
-                wrong = problems(free, schema)[:3] if free is not None else ["it holds no JSON object"]
-                again = f"That can't be read: {'; '.join(wrong)}. Reply with the JSON object alone."
-                heard = printable(reply.text, 2000) or "(nothing)"
-                messages = [*messages, Message("assistant", (heard,)), Message("user", (again,))]
-        purse.pay(parse_failures=1)
-        self._trace.append("a reply of the model couldn't be read, twice")
-        return None
-
-    def _turn(self, messages: Sequence[Message], schema: Mapping[str, Any], purse: Purse) -> Reply | None:
-        asked = estimate(messages)
-        room = min(self.model.limits.context_tokens, purse.left("tokens")) - asked
-        if purse.exhausted("calls", "seconds") or room < LEAST_REPLY:
-            self._trace.append("no budget for another call to the model")
-            return None
-        try:
-            reply = self.model.chat(
-                messages,
-                schema=schema,
-                max_tokens=int(min(MOST_REPLY, room)),
-                timeout_s=min(CALL_S, purse.left("seconds")),
-            )
-        except StreammemError as error:
-            purse.pay(calls=1)
-            if not self._spoke and not isinstance(error, ServiceBusy):
-                raise  # nothing was got from it: a person must hear why
-            self.failure = error
-            self._trace.append(f"the model failed: {error.message}; the rest was done without it")
-            return None
-        self._spoke = True
-        purse.pay(calls=1, tokens=reply.tokens_in + reply.tokens_out)
-        return reply
 
     # -- the rest
 
@@ -334,13 +313,6 @@ class ModelAgents:
 
     def finish(self, answer: Answer, spent: Spent) -> Answer:
         return self.embedded.finish(answer, spent)
-
-
-def estimate(messages: Sequence[Message]) -> int:
-    """Tokens of a prompt, rather too many: a picture counts 800 (1,024 x 768 in common vision models)."""
-    pieces = [piece for message in messages for piece in message.content]
-    text = sum(len(piece.encode("utf-8", "replace")) for piece in pieces if isinstance(piece, str))
-    return text // CHARACTERS_A_TOKEN + 800 * sum(isinstance(piece, Image) for piece in pieces) + 8 * len(messages)
 
 
 def answer_note(said: Mapping[str, Any]) -> str:

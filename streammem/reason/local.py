@@ -7,6 +7,7 @@ and the text is read as one (``limits.json_schema`` is False).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -25,20 +26,30 @@ INSTALL = 'pip install "streammem[models]"'
 PICTURES = 8
 """Pictures one call may hold: each is some hundred tokens, and a CPU reads them at a few a second."""
 CONTEXT = 8192
+PAGE, PAGES = 4096, 256
 
 
 class LocalModel:
     """``path``: a folder with ``config.json``, weights (safetensors) and a tokenizer. One call at a time; opened at the
-    first. Raises ModelUnavailable where the folder holds no such model or transformers isn't installed."""
+    first; ``timeout_s`` is the longest wait for one reply. Raises ModelUnavailable where the folder holds no such
+    model or transformers isn't installed."""
 
-    def __init__(self, path: str | Path, *, device: str = "cpu", clock: Callable[[], float] = time.monotonic) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        timeout_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path, self._timeout_s = Path(path), timeout_s
         self._device, self._clock = device, clock
         self._lock = threading.Lock()
         self._model: Any = None
         self._reader: Any = None
         self._config = self._read_config()
         self._sees = "vision_config" in self._config
+        self._id = ""
 
     def _read_config(self) -> dict[str, Any]:
         file = self.path / "config.json"
@@ -54,9 +65,11 @@ class LocalModel:
 
     @property
     def id(self) -> str:
-        """Type and size of the weights: cheap to find out, and different for another model in the same folder."""
-        size = sum(file.stat().st_size for file in self.path.glob("*.safetensors"))
-        return f"{self._config['model_type']}:{self.path.name}:{size}"
+        """Type, folder and a hash of samples of everything in it that changes what is said: a fine-tuned copy has the
+        same sizes, and a cache of captions may not take the one for the other."""
+        if not self._id:
+            self._id = f"{self._config['model_type']}:{self.path.name}:{_sampled(self.path)}"
+        return self._id
 
     @property
     def limits(self) -> Limits:
@@ -77,7 +90,8 @@ class LocalModel:
         """One turn, greedy; ``seed`` changes nothing here. Raises ModelUnavailable, DeadlineExceeded where not one
         token was made in time, ProtocolError for a prompt longer than the model's context."""
         begun = self._clock()
-        deadline = None if timeout_s is None else begun + timeout_s
+        limits = [limit for limit in (timeout_s, self._timeout_s) if limit is not None]
+        deadline = begun + min(limits) if limits else None
         pictures = [piece for message in messages for piece in message.content if isinstance(piece, Image)]
         if len(pictures) > self.limits.images:
             raise ModelUnavailable(
@@ -91,7 +105,7 @@ class LocalModel:
             self._open()
             text, tokens_in, tokens_out, ended = self._generate(messages, pictures, max_tokens, deadline)
         if not tokens_out and deadline is not None and self._clock() >= deadline:
-            raise DeadlineExceeded(f"{self.path.name} made no token in {timeout_s:.1f} s", hint="give it more time")
+            raise DeadlineExceeded(f"{self.path.name} made no token in {min(limits):.1f} s", hint="give it more time")
         data = read_object(text, schema) if schema is not None else None
         return Reply(text, data, tokens_in, tokens_out, self._clock() - begun, "stop" if ended else "length")
 
@@ -172,6 +186,20 @@ class LocalModel:
             {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
             for piece in message.content
         ]
+
+
+def _sampled(folder: Path) -> str:
+    """A hash of every weight and configuration file's size and of up to 256 pages of each, at even distances: 1 MB a
+    file, where all of a model would be gigabytes."""
+    made = hashlib.blake2b(digest_size=8)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
+        size = file.stat().st_size
+        made.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as opened:
+            for start in range(0, size, max(PAGE, -(-size // PAGES))):
+                opened.seek(start)
+                made.update(opened.read(PAGE))
+    return made.hexdigest()
 
 
 class _Deadline:

@@ -76,7 +76,8 @@ class _TryAgain(Exception):
 class Endpoint:
     """A chat model at ``url`` (``http://host:port`` or ``.../v1``).
 
-    ``clock``, ``sleep`` and ``jitter`` are passed in so that a test can hold them. Raises ConfigError for an address
+    ``temperature`` 0 is greedy. ``clock``, ``sleep`` and ``jitter`` are passed in so that a test can hold them. Raises
+    ConfigError for an address
     that isn't one; nothing is sent before the first call."""
 
     def __init__(
@@ -87,6 +88,7 @@ class Endpoint:
         key: str | None = None,
         timeout_s: float = 60.0,
         tries: int = 3,
+        temperature: float = 0.0,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -104,7 +106,7 @@ class Endpoint:
         self._limits = limits or Limits(images=8, json_schema=True)
         self._form = 0 if self._limits.json_schema else 2
         self._key = key if key is not None else next((os.environ[k] for k in KEY_VARIABLES if os.environ.get(k)), "")
-        self._timeout_s, self._tries = timeout_s, max(1, tries)
+        self._timeout_s, self._tries, self._temperature = timeout_s, max(1, tries), temperature
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._client: httpx2.Client | None = None
 
@@ -125,7 +127,7 @@ class Endpoint:
         seed: int = 0,
         timeout_s: float | None = None,
     ) -> Reply:
-        """One turn, greedy. ``timeout_s`` is for everything, tries and pauses included.
+        """One turn. ``timeout_s`` is for everything, tries and pauses included; never longer than the endpoint's own.
 
         Raises ServiceUnreachable, DeadlineExceeded, ServiceBusy (429 to the end), AccessDenied (401, 403),
         ModelUnavailable (404, or pictures for a model that takes none), ProtocolError (an answer that isn't one)."""
@@ -139,11 +141,11 @@ class Endpoint:
             "model": self.model,
             "messages": [_as_sent(message) for message in messages],
             "max_tokens": max_tokens,
-            "temperature": 0,
+            "temperature": self._temperature,
             "seed": seed,
             "stream": False,
         }
-        deadline = self._clock() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = self._clock() + (self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s))
         while True:
             form = _JSON_FORMS[self._form]
             asked = {**body, **_format(form, schema)}

@@ -46,8 +46,6 @@ look should find out."""
 LOCALISE = _object(entries=_NUMBERS, whole={"type": "boolean"}, reason=_TEXT)
 """``whole``: the question is about everything, so that no stretch can be left out."""
 
-DESCRIBE = _object(description=_TEXT)
-
 VISIBLE = _object(visible={"type": "boolean"}, reason=_TEXT)
 
 
@@ -78,15 +76,6 @@ def localise(question: str, options: Sequence[str], entries: str, count: int) ->
     return (
         f"{entries}\n\nQuestion: {question}{about}\n\nWhich entries should be looked at more closely? entries: at most "
         f"{count} numbers, the most promising first. whole: true if the question is about the recording as a whole."
-    )
-
-
-def describe(question: str, missing: str, when: str) -> str:
-    """The captioning agent's turn, before the pictures."""
-    wish = f" In particular: {missing}" if missing else ""
-    return (
-        f"These pictures are consecutive, from {when}. Describe what is visible and what happens, with what matters "
-        f"for this question: {question}.{wish} Write down any text that can be read. Don't guess what isn't visible."
     )
 
 
