@@ -1,9 +1,11 @@
-"""What a person names to be tracked: a point, a box or a mask, at a moment. Text -> mask of one picture."""
+"""What a person names to be tracked: a point, a box, a mask or a thing in words, at a moment. Text -> mask of one
+picture."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,20 +14,24 @@ import numpy as np
 
 from streammem.errors import InputError
 
-FORMS = 'a point "x,y", a box "x0,y0,x1,y1" (pixels, or fractions below 1), or a mask.png'
+FORMS = 'a point "x,y", a box "x0,y0,x1,y1" (pixels, or fractions below 1), a mask.png, or a thing in words ("a dog")'
+_WORDS = re.compile(r"[^\W\d_][\w '-]{1,80}")
+_ARTICLE = re.compile(r"^(an?|the) ")
 REACH = 0.16
 """How far from a point its object may reach, as a share of the diagonal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``name`` of the object, and where it is in the frame at or after ``at_s`` (seconds of the source)."""
+    """``name`` of the object, and where it is in the frame at or after ``at_s`` (seconds of the source). ``words`` mean
+    the first frame from then on that shows it (``wording.py``)."""
 
     name: str
-    kind: Literal["point", "box", "mask"]
+    kind: Literal["point", "box", "mask", "words"]
     numbers: tuple[float, ...] = ()
     path: str = ""
     at_s: float = 0.0
+    words: str = ""
 
     @property
     def identity(self) -> str:
@@ -34,7 +40,8 @@ class Prompt:
         if self.kind == "mask":
             with open(self.path, "rb") as file:
                 content = hashlib.sha256(file.read()).hexdigest()
-        return repr((self.name, self.kind, self.numbers, content, self.at_s))
+        facts = (self.name, self.kind, self.numbers, content, self.at_s)
+        return repr((*facts, self.words) if self.words else facts)
 
 
 def parse_prompts(texts: list[str]) -> list[Prompt]:
@@ -49,7 +56,8 @@ def parse_prompts(texts: list[str]) -> list[Prompt]:
 
 def _parse(text: str, number: str) -> Prompt:
     name, found, where = text.partition("=")
-    name, where = (name.strip(), where.strip()) if found else (number, text.strip())
+    named = bool(found)
+    name, where = (name.strip(), where.strip()) if named else (number, text.strip())
     where, found, seconds = where.rpartition("@") if "@" in where else (where, "", "0")
     try:
         at_s = float(seconds)
@@ -61,6 +69,8 @@ def _parse(text: str, number: str) -> Prompt:
         if not os.path.isfile(where):
             raise InputError(f"--track {text!r}: there is no file {where}", hint=f"give {FORMS}")
         return Prompt(name, "mask", path=where, at_s=at_s)
+    if _WORDS.fullmatch(where):
+        return Prompt(name if named else _ARTICLE.sub("", where.lower()), "words", at_s=at_s, words=where)
     try:
         numbers = tuple(float(part) for part in where.split(","))
     except ValueError:
@@ -91,7 +101,7 @@ def prompt_mask(image: np.ndarray, prompt: Prompt) -> np.ndarray:
         cv2.circle(labels, (x, y), round(reach / 2), cv2.GC_PR_FGD, -1)
         cv2.circle(labels, (x, y), max(2, round(reach / 10)), cv2.GC_FGD, -1)
         fallback = labels == cv2.GC_FGD
-    mask = _cut_out(image, labels)
+    mask = cut_out(image, labels)
     if prompt.kind == "point":
         _, pieces = cv2.connectedComponents(mask.astype(np.uint8))
         mask = pieces == pieces[y, x] if mask[y, x] else fallback
@@ -114,7 +124,8 @@ def in_pixels(prompt: Prompt, height: int, width: int) -> tuple[np.ndarray, np.n
     return xs, ys
 
 
-def _cut_out(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cut_out(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """GrabCut (Rother et al. 2004) from ``labels`` (h, w) uint8, its own four -> (h, w) bool; repeatable."""
     if not (labels == cv2.GC_BGD).any() and not (labels == cv2.GC_PR_BGD).any():
         return labels != cv2.GC_BGD  # the box is the whole picture: there is no background to tell it from
     cv2.setRNGSeed(0)

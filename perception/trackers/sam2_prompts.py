@@ -39,6 +39,12 @@ def sam_prompt(image: np.ndarray, prompt: Prompt) -> np.ndarray | SamPrompt:
     return SamPrompt(box=(xs[0], ys[0], xs[1], ys[1]))
 
 
+def box_prompt(mask: np.ndarray) -> SamPrompt:
+    """The box around a rough mask (h, w) bool: SAM 2 finds the outline inside it by itself."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return SamPrompt(box=(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)))
+
+
 def pixels(image: np.ndarray, side: int, device: Any, dtype: torch.dtype) -> torch.Tensor:
     """(h, w, 3) uint8 RGB -> (1, 3, side, side), stretched to a square (SAM 2 does not keep the aspect ratio)."""
     raw = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float()

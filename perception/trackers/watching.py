@@ -27,6 +27,8 @@ from streammem.model import Detection, Observation, Producer, StreamInfo
 NS = 1_000_000_000
 BATCH = 32
 THUMBNAIL_PX = 320
+LOOK_AGAIN_NS = NS // 2
+"""A thing that is waited for is looked for this often: a look costs as much as five frames followed."""
 VECTORS = "track_vectors"
 COLOURS = "track_colours"
 
@@ -75,7 +77,8 @@ def track_source(
     progress: Callable[[TrackReport], None] | None = None,
 ) -> TrackReport:
     """Follow the objects of ``prompts`` through a source. ``made_by`` is module and model of ``tracker``, ``prompted``
-    turns a prompt into what it takes. Raises InputError where a prompt's moment never came."""
+    turns a prompt into what it takes, or None where the thing isn't to be seen yet (``wording.with_words``); then it is
+    asked again half a second later. Raises InputError where a prompt's moment never came."""
     chosen = settings or PropagationSettings()
     tracker = tracker or PropagationTracker(chosen)
     facts = (sorted(prompt.identity for prompt in prompts), fps, repr(chosen), made_by, source.info.stream)
@@ -84,11 +87,14 @@ def track_source(
     producer = Producer(*made_by, chosen.policy, session[6:])
     sink.set_stream(stream_info(source.info))
     waiting, batch = list(prompts), []
+    look_ns = {prompt.name: round(prompt.at_s * NS) for prompt in prompts}
     last_picture = -NS
     for frame in _frames(source, fps):
-        due = [prompt for prompt in waiting if frame.media_ns >= prompt.at_s * NS]
-        waiting = [prompt for prompt in waiting if prompt not in due]
-        masks = {prompt.name: prompted(frame.image, prompt) for prompt in due}
+        due = [prompt for prompt in waiting if frame.media_ns >= look_ns[prompt.name]]
+        starts = {prompt.name: prompted(frame.image, prompt) for prompt in due}
+        masks = {name: start for name, start in starts.items() if start is not None}
+        waiting = [prompt for prompt in waiting if prompt.name not in masks]
+        look_ns |= {name: frame.media_ns + LOOK_AGAIN_NS for name in starts if name not in masks}
         if not tracker.objects and not masks:
             continue
         tracked = tracker.step(frame.image, t=frame.index, t_ns=frame.capture_ns, prompts=masks)
@@ -109,8 +115,10 @@ def track_source(
                 progress(report)
     if batch:
         sink.write(batch)
-    if waiting:
-        raise InputError(f"the source ends before {waiting[0].at_s:g} s, where {waiting[0].name!r} is", hint="@SECONDS")
+    for prompt in waiting:
+        if prompt.kind == "words":
+            raise InputError(f"{prompt.words!r} isn't seen surely enough anywhere", hint="point at it: x,y@SECONDS")
+        raise InputError(f"the source ends before {prompt.at_s:g} s, where {prompt.name!r} is", hint="@SECONDS")
     report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
     return report
 

@@ -21,7 +21,13 @@ def check_prompts(texts: list[str], model: str | None = None) -> None:
     watched."""
     from perception.trackers.prompts import parse_prompts
 
-    parse_prompts([text for text in texts if not text.startswith(DETECTOR)])
+    prompts = parse_prompts([text for text in texts if not text.startswith(DETECTOR)])
+    if any(prompt.kind == "words" for prompt in prompts):
+        from perception.trackers.wording import known_classes
+
+        for prompt in prompts:
+            if prompt.kind == "words":
+                known_classes(prompt.words)
     if sum(text.startswith(DETECTOR) for text in texts) > 1:
         raise InputError("--track takes one detector", hint="watch again with the other one")
     for text in texts:
@@ -54,9 +60,10 @@ def track_into(
         return document
     import streammem.memory
     from perception.sources import open_source
-    from perception.trackers.prompts import parse_prompts
+    from perception.trackers.prompts import parse_prompts, prompt_mask
     from perception.trackers.propagation import PropagationSettings
     from perception.trackers.watching import TrackReport, track_source
+    from perception.trackers.wording import with_words
     from streammem.banks.policies import make_policy
     from streammem.clock import format_time
 
@@ -72,7 +79,7 @@ def track_into(
 
         with streammem.memory.open(place, config=config, mode="write") as memory:
             settings = PropagationSettings(policy=policy)
-            tracker = _sam2(model, policy) if model else {}
+            tracker = _sam2(model, policy) if model else {"prompted": with_words(prompt_mask)}
             report = track_source(opened, memory, prompts, fps=fps, settings=settings, progress=tell, **tracker)
     finally:
         opened.close()
@@ -95,10 +102,12 @@ def _sam2(model: str, policy: str) -> dict[str, Any]:
     require_transformers()
     from perception.trackers.sam2 import Sam2Settings, Sam2Tracker
     from perception.trackers.sam2_model import open_model
-    from perception.trackers.sam2_prompts import sam_prompt
+    from perception.trackers.sam2_prompts import box_prompt, sam_prompt
+    from perception.trackers.wording import with_words
 
     tracker = Sam2Tracker(open_model(model), Sam2Settings(policy=policy))
-    return {"tracker": tracker, "made_by": ("perception.trackers.sam2", model), "prompted": sam_prompt}
+    prompted = with_words(sam_prompt, of_mask=box_prompt)
+    return {"tracker": tracker, "made_by": ("perception.trackers.sam2", model), "prompted": prompted}
 
 
 def _detected(source: str, place: Path, text: str, config: Config, out: Output, *, fps: float) -> dict[str, Any]:

@@ -34,8 +34,9 @@ def watch(
         typer.Option(
             "--track",
             metavar="[NAME=]WHERE[@S]",
-            help="Follow an object: x,y or x0,y0,x1,y1 or mask.png, in the frame at S seconds (may be repeated);"
-            " or all that detector:PATH.onnx[,looks=lite0][,label=NAME] finds.",
+            help="Follow an object: x,y or x0,y0,x1,y1 or mask.png, in the frame at S seconds, or 'a dog', where it is"
+            " first seen from then on (may be repeated); or all that detector:PATH.onnx[,looks=lite0][,label=NAME]"
+            " finds.",
         ),
     ] = None,
     track_policy: Annotated[

@@ -335,7 +335,7 @@ def test_killed_again_and_again_it_ends_in_the_same_memory(clip: str, tmp_path: 
 
 
 def test_ctrl_c_is_a_clean_stop(clip: str, tmp_path: Path) -> None:
-    process = program(tmp_path / "memory", clip, 0.03, "fixed")
+    process = program(tmp_path / "memory", clip, 0.3, "fixed")
     assert process.stdout is not None and process.stdout.readline() == "watching\n"
     time.sleep(0.6)
     process.send_signal(signal.SIGINT)

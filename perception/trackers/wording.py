@@ -1,0 +1,140 @@
+"""Where a thing is that somebody names in words: words -> mask of one picture, or "not in this one".
+
+Whether it is there is decided as a question is (15 crops, the calibrated ``evidence`` signal at its threshold). Where
+it is, the same network says by itself: its last layer, applied to every cell of the last map instead of their mean, is
+the class activation map (Zhou et al. 2016). Two sizes of the picture are read: the small one sees the whole thing, the
+large one its outline. It knows things that ImageNet has names for; for others point at them, or give a detector.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from perception.encoders import lite0, lite0_graph, runtime, vocabulary, weights
+from perception.encoders.imagenet import ImageNetSpace
+from perception.trackers.prompts import FORMS, Prompt, cut_out
+from streammem.errors import InputError
+from streammem.recall.query import content_phrase
+from streammem.spaces import Ragged
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+STRIDE = 32
+LONG_SIDES = (448, 864)
+SHARE = 0.7
+"""Of the map's highest value: what lies above it, connected with the highest, is taken for the thing."""
+MARGIN = 0.1
+"""Around that, as a share of its sides: how far its outline may reach beyond the map's."""
+_LEAST_P = 1e-4
+_RECIPE = "lite0-cells-1"
+
+
+class WordFinder:
+    """Finds named things in pictures. Opened at first use; thread-safe. ``space`` is the one a watch uses."""
+
+    def __init__(self, space: ImageNetSpace | None = None, *, cache: Path | None = None) -> None:
+        self._space = space or ImageNetSpace(cache=cache)
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._session: onnxruntime.InferenceSession | None = None
+
+    def evidence(self, image: np.ndarray, words: str) -> tuple[float, float]:
+        """How surely ``image`` (h, w, 3) uint8 RGB shows it, and what that must reach (log-odds plus deviations)."""
+        parts = self._space.embed_frame(image).parts
+        columns = {name: Ragged(part, np.array([0, len(part)])) for name, part in parts.items()}
+        measured = self._space.calibration()
+        least = next((s.threshold for s in measured.signals if s.signal == "evidence"), None) if measured else None
+        score = self._space.signals(words, columns, None)["evidence"]
+        return float(score[0]), np.inf if least is None else least
+
+    def find(self, image: np.ndarray, words: str) -> np.ndarray | None:
+        """The mask (h, w) bool of what ``words`` name, None where ``image`` doesn't show it surely enough.
+
+        Raises InputError for words without a name that the network knows, ModelUnavailable."""
+        classes = known_classes(words)
+        score, least = self.evidence(image, words)
+        return self.outline(image, classes) if score >= least else None
+
+    def outline(self, image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The mask (h, w) bool of where ``image`` looks most like ``classes``: something is always the most alike."""
+        here = self.likelihood(image, classes)
+        certain = (here >= SHARE * here.max()).astype(np.uint8)
+        _, pieces = cv2.connectedComponents(certain)
+        core = pieces == pieces[np.unravel_index(int(here.argmax()), here.shape)]
+        rows, columns = np.flatnonzero(core.any(axis=1)), np.flatnonzero(core.any(axis=0))
+        tall, wide = (1 + round(MARGIN * (at[-1] - at[0])) for at in (rows, columns))
+        labels = np.full(here.shape, cv2.GC_BGD, np.uint8)
+        window = (
+            slice(max(0, rows[0] - tall), rows[-1] + tall + 1),
+            slice(max(0, columns[0] - wide), columns[-1] + wide + 1),
+        )
+        labels[window] = cv2.GC_PR_BGD
+        labels[core] = cv2.GC_PR_FGD
+        mask = cut_out(image, labels)
+        # Cut along the colours it may fall apart or vanish: then the map itself is the better start.
+        return mask if (mask & core).sum() >= 0.3 * core.sum() else core
+
+    def likelihood(self, image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 RGB -> (h, w) float32 in [0, 1]: the share of ``classes`` in every cell's probabilities, the
+        mean of both sizes in log-odds."""
+        height, width = image.shape[:2]
+        total = np.zeros((height, width), np.float32)
+        for long_side in LONG_SIDES:
+            scale = long_side / max(height, width)
+            size = [max(STRIDE, STRIDE * round(side * scale / STRIDE)) for side in (width, height)]
+            pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            logits = self._open().run(["cells"], {"pixels": pixels[None]})[0][0]
+            p = np.exp(logits - logits.max(axis=0))
+            share = np.clip(p[classes].sum(axis=0) / p.sum(axis=0), _LEAST_P, 1 - _LEAST_P)
+            odds = np.log(share / (1 - share)).astype(np.float32)
+            total += cv2.resize(odds, (width, height), interpolation=cv2.INTER_LINEAR)
+        return 1 / (1 + np.exp(-total / len(LONG_SIDES)))
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._session is None:
+                folder = weights.prepared(weights.LITE0, _RECIPE, ("model.onnx",), _build, cache=self._cache)
+                self._session = runtime.open_session(folder / "model.onnx")
+            return self._session
+
+
+def with_words(
+    start: Callable[[np.ndarray, Prompt], Any],
+    finder: WordFinder | None = None,
+    of_mask: Callable[[np.ndarray], Any] = lambda mask: mask,
+) -> Callable[[np.ndarray, Prompt], Any]:
+    """``start``, for prompts of every kind: what is named in words is found, and is None until then. ``of_mask`` turns
+    its mask into what the tracker takes."""
+    known = finder or WordFinder()
+
+    def begin(image: np.ndarray, prompt: Prompt) -> Any:
+        if prompt.kind != "words":
+            return start(image, prompt)
+        mask = known.find(image, prompt.words)
+        return None if mask is None else of_mask(mask)
+
+    return begin
+
+
+def known_classes(words: str) -> np.ndarray:
+    """The ImageNet classes that ``words`` name, (k,) int64. Raises InputError where there are none."""
+    things = vocabulary.load().matches(content_phrase(words) or words)
+    if not things:
+        near = difflib.get_close_matches(words.lower(), vocabulary.load().words, n=1, cutoff=0.8)
+        raise InputError(
+            f"--track {words!r} isn't one of the 1,000 things that can be looked for by name",
+            hint=f"{f'is it {near[0]!r}? Or ' if near else ''}give {FORMS}",
+        )
+    return np.unique(np.concatenate([thing.classes for thing in things]))
+
+
+def _build(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(lite0_graph.cells(lite0.load_state()))
