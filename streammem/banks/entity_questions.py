@@ -34,7 +34,7 @@ class Questions:
 
     def table(self) -> dict[str, Question]:
         asked = (self.latest, self.was_at, self.history, self.last_seen, self.how_often, self.order, self.count)
-        return {question.__name__: question for question in (*asked, self.changes_between, self.entities)}
+        return {question.__name__: question for question in (*asked, self.changes_between, self.entities, self.named)}
 
     # -- questions
 
@@ -194,6 +194,18 @@ class Questions:
                 facts.append(Fact(stream, thing.name, "", span[0], span[1], kind=thing.kind, n=thing.items))
         facts.sort(key=lambda fact: (fact.stream, fact.entity))
         return self._told(reader, facts, limit, streams, kind or "")
+
+    def named(self, reader: Reader, *, streams: Sequence[str] | None, names: Sequence[str], limit: int = 100) -> Told:
+        """Things that go by one of these names or kinds, in the order of the names; text that was read is none. The
+        ``value`` of a fact says by which name it was found. One question where ``entities`` would take one a name."""
+        facts: dict[tuple[str, str], Fact] = {}
+        for name in list(names)[:MOST]:
+            for stream, thing in self._found(streams, name):
+                span = thing.span
+                if span is not None and thing.kind != "text":
+                    one = Fact(stream, thing.name, "", span[0], span[1], value=name, kind=thing.kind, n=thing.items)
+                    facts.setdefault((stream, thing.name), one)
+        return self._told(reader, list(facts.values()), limit, streams, "")
 
     def changes_between(
         self,

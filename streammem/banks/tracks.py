@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streammem.banks.base import Bank, Question, Reader, Recall
+from streammem.banks.base import Question, Reader, Recall
 from streammem.banks.policies import FrameMemory, FrameRecord
 from streammem.banks.policies.composite import Composite
 from streammem.banks.policies.smart import NonRedundant
@@ -49,11 +49,6 @@ LABELS = 4
 AUDIT = 48
 OVERHEAD = 1000
 """RAM of a track's own objects and colours besides its frames, path and intervals."""
-
-
-def configured(config: TracksConfig) -> list[Bank]:
-    """The bank where it is switched on."""
-    return [TracksBank(config)] if config.on else []
 
 
 class TracksBank:
@@ -199,15 +194,23 @@ class TracksBank:
         }
 
     def _ask_tracks(
-        self, reader: Reader, *, streams: Sequence[str] | None, label: str = "", limit: int = 100, kept: bool = True
+        self,
+        reader: Reader,
+        *,
+        streams: Sequence[str] | None,
+        label: str = "",
+        names: Sequence[str] | None = None,
+        limit: int = 100,
+        kept: bool = True,
+        path: bool = False,
     ) -> list[TrackInfo]:
-        """Objects, latest seen first; with ``label`` only those that were called so most often; ``kept=False`` leaves
-        the kept frames out, which are most of the work."""
+        """Objects, latest seen first; with ``label`` only those that were called so most often, with ``names`` only
+        these; ``kept=False`` leaves the kept frames out, which are most of the work."""
         found = [
-            self._info(name, track, kept=kept)
+            self._info(name, track, kept=kept, path=path)
             for name, stream in self._chosen(streams)
             for track in stream.tracks.values()
-            if not label or label_of(track).lower() == label.lower()
+            if (not label or label_of(track).lower() == label.lower()) and (names is None or track.name in names)
         ]
         return sorted(found, key=lambda info: (-info.last_ns, info.stream, info.track))[: max(0, limit)]
 

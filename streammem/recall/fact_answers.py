@@ -37,7 +37,9 @@ def answer(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         if thing.track and (refused := _no_such_track(thing, banks)) is not None:
             return refused
     if asked.shape in PLACES:
-        return PLACES[asked.shape](asked, plan, banks, say)
+        told = PLACES[asked.shape](asked, plan, banks, say)
+        known = [each for thing in asked.things for each in banks.known(thing)] if told is not None else []
+        return hedged(told, asked, known) if told is not None and known else told
     groups = [banks.known(thing) for thing in asked.things]
     if not asked.things:
         groups = [banks.known(None, people=plan.question.lower().startswith("who"))]
@@ -64,7 +66,7 @@ def hedged(told: Told, asked: Asked, known: Sequence[Known]) -> Told:
     elif not all(each.exact for each in known):
         told.confidence *= WIDER
         told.hedged = not asked.presumed
-    if told.status == "found" and (told.confidence < FOUND or told.hedged):
+    if told.hedged or (told.status == "found" and told.confidence < FOUND):
         told.status = "unsure"
     return told
 
@@ -352,6 +354,7 @@ def _count(asked: Asked, plan: Plan, known: list[Known], banks: Banks, say: Say)
     text = f"{len(known)} {what} in all, at most {at_once} at once{source_of(known)}"
     if known[0].bank == "tracks" and at_once < len(known):
         text += ": one that came back unrecognised counts twice"
+        sure *= at_once / len(known)
     names = ranges([each.name for each in known]) if known[0].bank == "tracks" else listed([k.name for k in known])
     return Told(f"{text}. They are {say.name(names, 200)}.", "found", sure, proofs, about_of(known))
 

@@ -11,7 +11,7 @@ import msgspec
 
 from streammem.model import Evidence
 from streammem.recall.asking import Asked, Shape
-from streammem.recall.fact_sources import Banks, Known, unproven
+from streammem.recall.fact_sources import Banks, Known
 from streammem.recall.facts import FOUND, Proof, Say, Told
 from streammem.recall.noun_phrases import Thing, names_for
 from streammem.recall.plan import Plan
@@ -30,11 +30,7 @@ def _where(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         return None
     thing = asked.things[0]
     known = banks.known(thing)
-    told = _stated(known, plan, say) or _mapped(thing, plan, banks, say) or _in_picture(known, plan, banks, say)
-    if told is not None and (note := unproven(thing, known)):
-        told.text = f"{told.text.rstrip('.')} ({note})."
-        told.status, told.hedged, told.confidence = "unsure", True, min(told.confidence, FOUND - 0.01)
-    return told
+    return _stated(known, plan, say) or _mapped(thing, plan, banks, say) or _in_picture(known, plan, banks, say)
 
 
 def _stated(known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
@@ -212,12 +208,13 @@ def _near(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
 
 def _near_in_picture(known: Known, banks: Banks, say: Say) -> Told | None:
     """Tracks whose boxes came close to it, by their kept paths."""
-    own = _path(known.name, known.stream, banks)
+    paths = banks.paths(known.stream)
+    own = paths.get(known.name, [])
     found = []
-    for info in banks.tracks[:60]:
+    for info in banks.tracks:
         if info["stream"] != known.stream or info["track"] == known.name:
             continue
-        gap, when = closest(own, _path(info["track"], known.stream, banks))
+        gap, when = closest(own, paths.get(info["track"], []))
         if gap <= NEAR_BOX:
             found.append((gap, when, info))
     if not found:
@@ -233,13 +230,6 @@ def _near_in_picture(known: Known, banks: Banks, say: Say) -> Told | None:
 
 
 Path = list[tuple[int, float, float, float, float]]
-
-
-def _path(track: str, stream: str, banks: Banks) -> Path:
-    for info in banks.ask("tracks", "track", track=track) or ():
-        if info["stream"] == stream:
-            return [tuple(point) for point in info["path"]]
-    return []
 
 
 def closest(a: Path, b: Path, within_ns: int = 500_000_000) -> tuple[float, int]:

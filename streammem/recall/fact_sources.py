@@ -18,6 +18,10 @@ from streammem.recall.timeline import Between
 
 MOST_TRACKS = 1000
 MOST_FACTS = 200
+MOST_THINGS = 8
+"""Entities whose history is read: one question each, 0.1 to 3 ms."""
+MOST_PATHS = 64
+NOTHING: dict[str, Any] = {"facts": ()}
 GAP_NS = 2_000_000_000
 """Statements this near each other are one stretch: the default gap of the bank of tracks."""
 COLOURED = 0.15
@@ -81,6 +85,8 @@ class Banks:
         self._query = getattr(view, "query", None)
         self.streams, self.between = streams, between
         self._tracks: list[dict[str, Any]] | None = None
+        self._kept: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {}
+        self._meant: list[str] = []
         self.unknown_colours = False
         """Things of the asked kind are known, but not of which colour they are."""
 
@@ -110,7 +116,9 @@ class Banks:
         found = [each for each in (self._cut(each) for each in found) if each is not None]
         if thing is not None and thing.colours:
             found = self._coloured(found, thing.colours)
-        return sorted(found, key=lambda each: (each.spells[0].t_start_ns, each.stream, each.name))
+        found.sort(key=lambda each: (each.spells[0].t_start_ns, each.stream, each.name))
+        self._meant += [each.name for each in found if each.bank == "tracks"]
+        return found
 
     def _of_tracks(self, thing: Thing | None) -> list[Known]:
         said, wide = names_for(thing) if thing is not None else ([], [])
@@ -145,30 +153,17 @@ class Banks:
 
     def _of_entities(self, thing: Thing, tracked: set[tuple[str, str]]) -> list[Known]:
         said, wide = names_for(thing)
-        out: dict[tuple[str, str], Known] = {}
-        for name in (*said, *wide):
-            listed = self.ask("entities", "entities", kind=name, limit=MOST_FACTS)
-            if listed is None:
-                return []  # the bank is off
-            things = [fact for fact in listed["facts"] if fact["kind"] != "text"]
-            # What a tracker follows is told by its own bank, in finer stretches.
-            things = [f for f in things if (f["stream"], f["entity"][1:].partition("@")[0]) not in tracked]
-            for fact in things[:16]:
-                key = (fact["stream"], fact["entity"])
-                if key not in out:
-                    told = self._told(fact, exact=name in said)
-                    if told is not None:
-                        out[key] = told
-            if out:
-                break  # the plainest name that is known
-        return list(out.values())
+        listed = self.ask("entities", "named", names=[*said, *wide], limit=MOST_FACTS)
+        # What a tracker follows is told by its own bank, in finer stretches.
+        things = [fact for fact in (listed or NOTHING)["facts"] if not _is_track(fact, tracked)]
+        plainest = [fact for fact in things if fact["value"] == things[0]["value"]]
+        told = [self._told(fact, exact=fact["value"] in said) for fact in plainest[:MOST_THINGS]]
+        return [each for each in told if each is not None]
 
     def _told(self, fact: dict[str, Any], *, exact: bool) -> Known | None:
         told = self.ask("entities", "history", entity=fact["entity"], limit=1000)
         facts = [
-            f
-            for f in (told or {"facts": ()})["facts"]
-            if (f["stream"], f["entity"]) == (fact["stream"], fact["entity"])
+            f for f in (told or NOTHING)["facts"] if (f["stream"], f["entity"]) == (fact["stream"], fact["entity"])
         ]
         if not facts:
             return None
@@ -205,10 +200,18 @@ class Banks:
 
     def kept(self, known: Known) -> tuple[tuple[int, int], ...]:
         """(record id, time) of the frames that were kept of a tracked thing, oldest first."""
-        for info in self.ask("tracks", "track", track=known.name) or ():
-            if info["stream"] == known.stream:
-                return tuple((frame["record_id"], frame["t_ns"]) for frame in info["kept"] if frame["record_id"])
-        return ()
+        if known.name not in self._kept:
+            names = [known.name, *(name for name in self._meant[:8] if name not in self._kept)]
+            self._kept |= {name: {} for name in names}
+            for info in self.ask("tracks", "tracks", names=names) or ():
+                frames = tuple((frame["record_id"], frame["t_ns"]) for frame in info["kept"] if frame["record_id"])
+                self._kept[info["track"]][info["stream"]] = frames
+        return self._kept[known.name].get(known.stream, ())
+
+    def paths(self, stream: str) -> dict[str, list[tuple[int, float, float, float, float]]]:
+        """Where each tracked thing of a stream was: (time, box) at up to 64 instants."""
+        found = self.ask("tracks", "tracks", kept=False, path=True, limit=MOST_PATHS) or ()
+        return {info["track"]: [tuple(at) for at in info["path"]] for info in found if info["stream"] == stream}
 
     def _coloured(self, found: list[Known], colours: Sequence[str]) -> list[Known]:
         """Those of these colours, most of it first; whose colours nobody kept can't be told."""
@@ -232,6 +235,10 @@ class Banks:
         return [each for each in out if (each.share or 0.0) >= most / 2]
 
 
+def _is_track(fact: dict[str, Any], tracked: set[tuple[str, str]]) -> bool:
+    return (fact["stream"], fact["entity"][1:].partition("@")[0]) in tracked
+
+
 def _ids(fact: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(fact["record_ids"], (fact["t_start_ns"], fact["t_last_ns"]), strict=False))
 
@@ -241,6 +248,6 @@ def unproven(thing: Thing, known: Sequence[Known]) -> str:
     extra = [word for word in thing.extra if word not in GARMENTS]
     if extra:
         return f"whether with {' '.join(extra)} isn't known"
-    if known and not any(each.exact for each in known) and not thing.people:
+    if known and not any(each.exact for each in known) and (len(thing.words) > 1 or not thing.people):
         return f"whether it is “{thing.text}” isn't known"
     return ""
