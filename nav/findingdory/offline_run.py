@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class OfflineSetting:
     frames: int | None = None
     fingerprint: str = ""
     """Of the rows: other rows, other results."""
+    made_with: str = ""
+    """Of the encoders' settings and the model."""
 
 
 def score(printed: str, row: OfflineRow, frames: int) -> dict[str, Any]:
@@ -81,10 +84,9 @@ def _failure(said: offline.Frames | None, truth: offline.Frames, frames: int) ->
 
 def run_episode(
     rows: Sequence[OfflineRow], path: Path, agents: Sequence[VideoAgent], setting: Mapping[str, Any]
-) -> list[EpisodeResult]:
-    """Every agent on one video, one after the other."""
+) -> Iterator[EpisodeResult]:
+    """Every agent on one video, one after the other; each result as soon as it is there, so that it can be kept."""
     times = frame_times(path)
-    results = []
     for agent in agents:
         result = EpisodeResult(rows[0].ep_id, agent.name, dict(setting), len(times), rows[0].num_interactions)
         try:
@@ -107,8 +109,7 @@ def run_episode(
                 result.model = agent.model.costs()
         finally:
             agent.close()
-        results.append(result)
-    return results
+        yield result
 
 
 def make_agent(name: str, suite: MakeSuite, config: Config, model: Callable[[], Metered]) -> VideoAgent:
@@ -136,11 +137,13 @@ def run(
     limit: int | None = None,
     told: Callable[[str, float], None] | None = None,
     missed: Callable[[SourceNotFound], None] | None = None,
+    made_with: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All wanted episodes into ``out``; what is there already is not run again. Returns the report, also written as
     ``report.json`` and ``report.md``.
 
-    An episode without its video is told to ``missed``, named in the report and left out; with none at all the first
+    ``made_with`` is whatever else decides an agent's answers (plain values): results of another are run again. An
+    episode without its video is told to ``missed``, named in the report and left out; with none at all the first
     SourceNotFound is raised: it says how to get them."""
     wanted = _wanted(rows, list(episodes), limit)
     by_episode = {name: [row for row in rows if row.ep_id == name] for name in wanted}
@@ -156,7 +159,8 @@ def run(
                 missed(error)
     if missing and not videos:
         raise missing[0]
-    setting = asdict(OfflineSetting(rows.split, rows.frames, rows.fingerprint))
+    with_what = configuration_text(made_with or {})
+    setting = asdict(OfflineSetting(rows.split, rows.frames, rows.fingerprint, with_what))
     results: list[EpisodeResult] = []
     for name, path in videos.items():
         began = time.perf_counter()
@@ -172,6 +176,12 @@ def run(
     save(out / "report.json", json.dumps(report, indent=1))
     save(out / "report.md", markdown(report))
     return report
+
+
+def configuration_text(values: Mapping[str, Any]) -> str:
+    """A short hash of plain values; empty for none."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if values else ""
 
 
 def _wanted(rows: OfflineSet, episodes: list[str], limit: int | None) -> list[str]:
