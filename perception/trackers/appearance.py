@@ -74,7 +74,7 @@ class Lite0Boxes:
     alike = 0.93
 
     def __init__(self, features: GridFeatures | None = None) -> None:
-        self._features = features or Lite0Maps()
+        self._features = features or Lite0Maps("float32")  # what the thresholds were measured with
         self._mean: np.ndarray | None = None
         self._scale: np.ndarray | None = None
 

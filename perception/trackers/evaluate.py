@@ -1,17 +1,15 @@
-"""Running the tracker on clips with known masks: DAVIS-like folders and the occlusion suite."""
+"""Running the tracker on clips with known masks: folders as DAVIS has them, and one policy on any clip."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from perception.trackers import occlusion
 from perception.trackers.features import GridFeatures, Lite0Maps
 from perception.trackers.metrics import f_measure, jaccard
 from perception.trackers.propagation import PropagationSettings, PropagationTracker
@@ -48,18 +46,6 @@ class ClipScore:
     @property
     def jf(self) -> float:
         return (self.j + self.f) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class OcclusionScore:
-    """Means over seeds: J before the absence, J after it, and the share of the picture that is claimed during it."""
-
-    kind: str
-    policy: str
-    before: float
-    after: float
-    false_area: float
-    seeds: int
 
 
 def find_sequences(folder: Path) -> list[MaskedClip]:
@@ -147,7 +133,7 @@ def score_sequence(
     if not start:
         raise InputError(f"{sequence.masks[0]}: the first mask is empty", hint="the first frame starts the objects")
     shared = Remembered(features or Lite0Maps())
-    runs = [_Run(policy, settings or PropagationSettings(), shared) for policy in policies]
+    runs = [PolicyRun(policy, settings or PropagationSettings(), shared) for policy in policies]
     for t, path in enumerate(paths):
         image = read_picture(path)
         shared.at = t
@@ -167,7 +153,7 @@ def score_sequence(
     return [run.score(sequence.name, len(paths)) for run in runs]
 
 
-class _Run:
+class PolicyRun:
     """One policy on one clip."""
 
     def __init__(self, policy: str, settings: PropagationSettings, features: Remembered) -> None:
@@ -201,34 +187,3 @@ class _Run:
         marks = tuple(self._sizes[last * part // 4] for part in (1, 2, 4)) if self._sizes else ()
         n = max(frames, 1)
         return ClipScore(clip, self.policy, j, f, frames, self._cpu / n, self._wall / n, marks)
-
-
-def score_occlusion(
-    policies: Sequence[str],
-    *,
-    kinds: Sequence[str] = occlusion.KINDS,
-    seeds: int = 10,
-    settings: PropagationSettings | None = None,
-    features: GridFeatures | None = None,
-) -> Iterator[OcclusionScore]:
-    """The occlusion suite, kind by kind, every policy on the same clips."""
-    maps = features or Lite0Maps(long_side=occlusion.WIDTH)
-    for kind in kinds:
-        scores: dict[str, dict[str, list[float]]] = {policy: defaultdict(list) for policy in policies}
-        for seed in range(seeds):
-            shared = Remembered(maps)
-            runs = [_Run(policy, settings or PropagationSettings(), shared) for policy in policies]
-            start: dict[str, np.ndarray] = {}
-            for t, frame in enumerate(occlusion.clip(kind, seed)):
-                start = start or {"target": frame.mask}
-                shared.at = t
-                for run in runs:
-                    mask = run.step(frame.image, t, start).get("target", np.zeros_like(frame.mask))
-                    if frame.phase == "absent":
-                        scores[run.policy]["absent"].append(float(mask.mean()))
-                    elif t and frame.phase in ("before", "after"):
-                        scores[run.policy][frame.phase].append(jaccard(mask, frame.mask))
-        for policy in policies:
-            mine = scores[policy]
-            before, after, absent = (float(np.mean(mine[name] or [0.0])) for name in ("before", "after", "absent"))
-            yield OcclusionScore(kind, policy, before, after, absent, seeds)

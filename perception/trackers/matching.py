@@ -7,13 +7,19 @@ key carries zeros. A hard window would need one search a cell; this is a soft on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from streammem.banks.policies.base import Summary
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 TOP = 10
 """Keys that answer for a cell (CRW, VFS: 10)."""
@@ -25,6 +31,12 @@ TOKEN_SHARE = 0.2
 """Weight of a summary's vote beside the frames'."""
 BACK = 300
 """Cells that are asked on the way back."""
+NEAR_STEP, FAR_STEP = 2, 3
+"""Lattice of the keys away from the object's border, in frames that are asked nearby and everywhere."""
+UNSURE = 0.2
+"""Difference of the soft labels of neighbours above which the cells between them ask too."""
+BLOCK = 128
+"""Queries a product: its likenesses (5 MB at 10,000 keys) stay in the cache."""
 
 Window = tuple[int, int, int, int]
 
@@ -87,6 +99,16 @@ def window_around(label: np.ndarray, margin: int) -> Window | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Bank:
+    """``keys`` (n, d + 4) float32, ``labels`` (n,), ``frames`` (n,) positions in ``times``."""
+
+    keys: np.ndarray
+    labels: np.ndarray
+    frames: np.ndarray
+    times: tuple[int, ...]
+
+
 class Matcher:
     """``radius`` in cells: the distance that costs ``PRICE``."""
 
@@ -102,58 +124,73 @@ class Matcher:
         keys: Sequence[Keys],
         window: Window | None,
         *,
+        last: np.ndarray | None = None,
+        lost: bool = False,
         summary: Summary | None = None,
     ) -> Answer:
-        """Ask for every cell in ``window``, or for every second row and column of the whole grid where it is None."""
-        rows, columns = _cells_of(shape, window)
-        where = rows * shape[1] + columns
-        queries = cells[where].astype(np.float32)
+        """Ask for the cells in ``window``, or for the whole grid where it is None. Every second row and column asks;
+        in a window the cells between them do where their neighbours disagree or the border of ``last`` (rows,
+        columns) was, and take the mean of their neighbours elsewhere. ``lost``: the object may be anywhere or nowhere,
+        so that frames that are asked everywhere answer with more of their background."""
+        bank = self._bank(keys, shape, window, NEAR_STEP if lost else FAR_STEP)
+        rows, columns = _lattice(shape, window)
+        soft, likeness, mass = self._vote(cells, shape, rows, columns, bank, summary)
+        if window is None:
+            return Answer(_coarse(soft, shape), _coarse(likeness, shape), mass)
+        size = (window[1] - window[0], window[3] - window[2])
+        answers = _between(soft, size), _between(likeness, size)
+        open_rows, open_columns = np.nonzero(_unsure(answers[0], last, window))
+        if len(open_rows):
+            rows, columns = open_rows + window[0], open_columns + window[2]
+            fine, alike, _ = self._vote(cells, shape, rows, columns, bank, summary)
+            answers[0][open_rows, open_columns], answers[1][open_rows, open_columns] = fine, alike
+        return Answer(_inside(answers[0], shape, window), _inside(answers[1], shape, window), mass)
+
+    def _vote(
+        self,
+        cells: np.ndarray,
+        shape: tuple[int, int],
+        rows: np.ndarray,
+        columns: np.ndarray,
+        bank: _Bank,
+        summary: Summary | None,
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, float]]:
+        """Of each cell that asks: its soft label, the likeness of its best answer; and every frame's share."""
+        queries = cells[rows * shape[1] + columns].astype(np.float32)
         place = self._places(rows, columns)
-        found, labels, frames, times = self._gather(keys, shape, window)
         far = -PRICE * (place**2).sum(axis=1, keepdims=True)
-        extended = np.concatenate([queries, np.sqrt(2 * PRICE) * place, np.ones((len(place), 1)), far], axis=1)
-        scores, index = _nearest(extended, found, self.top)
+        extended = np.concatenate([queries, math.sqrt(2 * PRICE) * place, np.ones((len(place), 1), np.float32), far], 1)
+        scores, index = nearest(extended, bank.keys, self.top)
         likeness = scores.max(axis=1)
         weights = np.exp((scores - likeness[:, None]) / self.temperature)
         weights /= weights.sum(axis=1, keepdims=True)
-        soft = (weights * labels[index]).sum(axis=1)
+        soft = (weights * bank.labels[index]).sum(axis=1)
         if summary is not None and summary.around is not None:
             lean = queries @ summary.inside - queries @ summary.around
             soft = (1 - TOKEN_SHARE) * soft + TOKEN_SHARE / (1 + np.exp(-lean / 0.1))
-        mass = self._mass(weights, frames[index], soft, times, keys)
-        return Answer(_spread(soft, shape, window, 0.0), _spread(likeness, shape, window, 0.0), mass)
+        return soft, likeness, _mass(weights, bank.frames[index], soft, bank.times)
 
     def _places(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return (np.stack([rows, columns], axis=1) / self.radius).astype(np.float32)
 
-    def _gather(
-        self, keys: Sequence[Keys], shape: tuple[int, int], window: Window | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-        """All keys as one matrix; ``frames`` is the position in ``keys`` of each row's frame."""
-        matrices, labels, frames, times = [], [], [], [key.t for key in keys]
+    def _bank(self, keys: Sequence[Keys], shape: tuple[int, int], window: Window | None, far_step: int) -> _Bank:
+        """All keys as one matrix."""
+        matrices, labels, frames = [], [], []
         for at, key in enumerate(keys):
+            near = window if key.near else None
+            rows, columns = _worth_asking(key.label, shape, near, NEAR_STEP if key.near else far_step)
+            where = rows * shape[1] + columns
+            extra = np.zeros((len(where), 4), np.float32)
             if key.near:
-                rows, columns = _cells_of(shape, window) if window is not None else _all(shape)
-                where = rows * shape[1] + columns
                 place = self._places(rows, columns)
-                far = -PRICE * (place**2).sum(axis=1, keepdims=True)
-                extra = np.concatenate([np.sqrt(2 * PRICE) * place, far, np.ones((len(where), 1))], axis=1)
-            else:
-                where = _worth_asking(key.label, shape)
-                extra = np.zeros((len(where), 4))
+                extra[:, :2] = math.sqrt(2 * PRICE) * place
+                extra[:, 2] = -PRICE * (place**2).sum(axis=1)
+                extra[:, 3] = 1
             matrices.append(np.concatenate([key.cells[where].astype(np.float32), extra], axis=1))
             labels.append(key.label[where])
             frames.append(np.full(len(where), at))
-        return np.concatenate(matrices), np.concatenate(labels), np.concatenate(frames), times
-
-    def _mass(
-        self, weights: np.ndarray, frames: np.ndarray, soft: np.ndarray, times: list[int], keys: Sequence[Keys]
-    ) -> dict[int, float]:
-        mine = soft > 0.5
-        if not mine.any():
-            return {}
-        shares = np.bincount(frames[mine].ravel(), weights[mine].ravel(), len(keys)) / mine.sum()
-        return {t: float(share) for t, share in zip(times, shares, strict=True)}
+        times = tuple(key.t for key in keys)
+        return _Bank(np.concatenate(matrices), np.concatenate(labels), np.concatenate(frames), times)
 
     def way_back(self, now: np.ndarray, label: np.ndarray, then: np.ndarray, then_label: np.ndarray) -> float:
         """Forward-backward consistency: soft IoU between the labels of an earlier frame and those that its cells find
@@ -166,57 +203,124 @@ class Matcher:
         window = window_around(label, self.radius)
         if not len(mine) or window is None:
             return 0.0
-        at_rows, at_columns = _cells_of((rows, columns), window)
+        at_rows, at_columns = _every(window, 1)
         where = at_rows * columns + at_columns
-        scores, index = _nearest(then[asked].astype(np.float32), now[where].astype(np.float32), 5)
+        scores, index = nearest(then[asked].astype(np.float32), now[where].astype(np.float32), 5)
         weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
         found = (weights * label.ravel()[where][index]).sum(axis=1) / weights.sum(axis=1)
         truth = then_label[asked]
         return float(np.minimum(found, truth).sum() / max(float(np.maximum(found, truth).sum()), 1e-6))
 
 
-def _nearest(queries: np.ndarray, keys: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact: scores (n, k) float32 and indices (n, k), best first."""
-    import faiss
+def nearest(queries: np.ndarray, keys: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact: the ``top`` largest inner products (n, k) float32 of each query and their rows (n, k), unsorted."""
+    search = _search()
+    keys = np.ascontiguousarray(keys.T, np.float32)
+    count = np.array([min(top, keys.shape[1])], np.int64)
+    found = [
+        search.run(
+            None, {"queries": np.ascontiguousarray(queries[at : at + BLOCK], np.float32), "keys": keys, "top": count}
+        )
+        for at in range(0, len(queries), BLOCK)
+    ]
+    return np.concatenate([scores for scores, _ in found]), np.concatenate([index for _, index in found])
 
-    top = min(top, len(keys))
-    scores, index = faiss.knn(
-        np.ascontiguousarray(queries, np.float32),
-        np.ascontiguousarray(keys, np.float32),
-        top,
-        metric=faiss.METRIC_INNER_PRODUCT,
+
+@cache
+def _search() -> onnxruntime.InferenceSession:
+    """Product and largest entries as a graph of two nodes."""
+    from onnx import TensorProto, helper
+
+    from perception.encoders import runtime
+
+    def value(name: str, kind: int, *shape: str) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    nodes = [
+        helper.make_node("MatMul", ["queries", "keys"], ["likeness"]),
+        helper.make_node("TopK", ["likeness", "top"], ["scores", "index"], sorted=0),
+    ]
+    given = [value("queries", TensorProto.FLOAT, "n", "d"), value("keys", TensorProto.FLOAT, "d", "m")]
+    graph = helper.make_graph(
+        nodes,
+        "nearest",
+        [*given, value("top", TensorProto.INT64, "one")],
+        [value("scores", TensorProto.FLOAT, "n", "k"), value("index", TensorProto.INT64, "n", "k")],
     )
-    return scores, index
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    import onnxruntime as ort
+
+    return ort.InferenceSession(model.SerializeToString(), runtime.options(), providers=["CPUExecutionProvider"])
 
 
-def _all(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
+def _every(window: Window, step: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = np.mgrid[window[0] : window[1] : step, window[2] : window[3] : step]
     return rows.ravel(), columns.ravel()
 
 
-def _cells_of(shape: tuple[int, int], window: Window | None) -> tuple[np.ndarray, np.ndarray]:
-    if window is None:
-        rows, columns = np.mgrid[0 : shape[0] : 2, 0 : shape[1] : 2]
-    else:
-        rows, columns = np.mgrid[window[0] : window[1], window[2] : window[3]]
-    return rows.ravel(), columns.ravel()
+def _lattice(shape: tuple[int, int], window: Window | None) -> tuple[np.ndarray, np.ndarray]:
+    return _every(window or (0, shape[0], 0, shape[1]), 2)
 
 
-def _worth_asking(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Of a frame that is asked everywhere: the object, 3 cells around it, and every second row and column."""
-    near = cv2.dilate((label.reshape(shape) > 0.1).astype(np.uint8), np.ones((7, 7), np.uint8))
-    near[::2, ::2] = 1
-    return np.flatnonzero(near.ravel())
+def _worth_asking(
+    label: np.ndarray, shape: tuple[int, int], window: Window | None, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the keys that answer for a frame: those within 3 cells of the object's border, and of what
+    is inside and outside of it a lattice: its cells are alike, and one of them is answer enough."""
+    grid = label.reshape(shape)
+    r0, r1, c0, c1 = window or (0, shape[0], 0, shape[1])
+    grid = grid[r0:r1, c0:c1]
+    kernel = np.ones((7, 7), np.uint8)
+    keep = cv2.dilate((grid > 0.1).astype(np.uint8), kernel)
+    keep[cv2.erode((grid > 0.9).astype(np.uint8), kernel) > 0] = 0
+    keep[::step, ::step] = 1
+    rows, columns = np.nonzero(keep)
+    return rows + r0, columns + c0
 
 
-def _spread(values: np.ndarray, shape: tuple[int, int], window: Window | None, outside: float) -> np.ndarray:
-    """Values of the asked cells on the whole grid (rows, columns) float32."""
-    if window is None:
-        coarse = values.reshape((shape[0] + 1) // 2, (shape[1] + 1) // 2).astype(np.float32)
-        return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
-    grid = np.full(shape, outside, np.float32)
-    grid[window[0] : window[1], window[2] : window[3]] = values.reshape(window[1] - window[0], window[3] - window[2])
+def _unsure(soft: np.ndarray, last: np.ndarray | None, window: Window) -> np.ndarray:
+    """(rows, columns) bool of a window: cells off the lattice whose neighbourhood isn't of one mind."""
+    kernel = np.ones((3, 3), np.uint8)
+    unsure = cv2.dilate(soft, kernel) - cv2.erode(soft, kernel) > UNSURE
+    if last is not None:
+        part = last[window[0] : window[1], window[2] : window[3]]
+        border = ((part > 0.1) & (part < 0.9)).astype(np.uint8)
+        unsure |= cv2.dilate(border, kernel) > 0
+    unsure[::2, ::2] = False
+    return unsure
+
+
+def _between(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values of the lattice on all cells (rows, columns) float32, the ones between as means of their neighbours."""
+    lattice = values.reshape((size[0] + 1) // 2, (size[1] + 1) // 2).astype(np.float32)
+    grid = np.empty(size, np.float32)
+    grid[::2, ::2] = lattice
+    down = np.concatenate([lattice, lattice[-1:]])[1:]
+    grid[1::2, ::2] = (0.5 * (lattice + down))[: size[0] // 2]
+    right = np.concatenate([grid[:, ::2], grid[:, ::2][:, -1:]], axis=1)[:, 1:]
+    grid[:, 1::2] = (0.5 * (grid[:, ::2] + right))[:, : size[1] // 2]
     return grid
+
+
+def _inside(values: np.ndarray, shape: tuple[int, int], window: Window) -> np.ndarray:
+    grid = np.zeros(shape, np.float32)
+    grid[window[0] : window[1], window[2] : window[3]] = values
+    return grid
+
+
+def _coarse(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Values of every second row and column of the grid, on all of it (rows, columns) float32."""
+    coarse = values.reshape((shape[0] + 1) // 2, (shape[1] + 1) // 2).astype(np.float32)
+    return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _mass(weights: np.ndarray, frames: np.ndarray, soft: np.ndarray, times: tuple[int, ...]) -> dict[int, float]:
+    """Each frame's share of the attention of the cells that are the object."""
+    mine = soft > 0.5
+    if not mine.any():
+        return {}
+    shares = np.bincount(frames[mine].ravel(), weights[mine].ravel(), len(times)) / mine.sum()
+    return {t: float(share) for t, share in zip(times, shares, strict=True)}
 
 
 def _thin(index: np.ndarray, most: int) -> np.ndarray:

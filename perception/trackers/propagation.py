@@ -198,11 +198,12 @@ class PropagationTracker:
         lost = one.last is None or cut
         window = None if lost or one.last is None else window_around(one.last, self.settings.radius)
         keys = self._keys(one, t, shape, everywhere=lost)
-        answer = self._matcher.ask(cells, shape, keys, window, summary=one.memory.summary())
+        summary = one.memory.summary()
+        answer = self._matcher.ask(cells, shape, keys, window, last=one.last, lost=lost, summary=summary)
         if lost and answer.found:
             # Found on the coarse grid: look again, closely, around it.
             window = window_around(answer.soft, self.settings.radius // 2)
-            answer = self._matcher.ask(cells, shape, keys, window, summary=one.memory.summary())
+            answer = self._matcher.ask(cells, shape, keys, window, lost=True, summary=summary)
         answer = self._choose(one, answer, cells)
         if not answer.found:
             return _Followed(np.zeros(image.shape[:2], np.float32), np.zeros(image.shape[:2], np.float32), answer, 1.0)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.trackers import occlusion, picture_ops
-from perception.trackers.evaluate import COPY, find_sequences, score_occlusion, score_sequence
+from perception.trackers.evaluate import COPY, find_sequences, score_sequence
+from perception.trackers.evaluate_occlusion import run_suite, summarise
 from perception.trackers.features import ColourGradients
 from perception.trackers.metrics import boundary, f_measure, j_and_f, jaccard
 from perception.trackers.prompts import parse_prompts, prompt_mask
@@ -255,7 +256,7 @@ def test_09_diversity_finds_an_object_again_that_fifo_loses() -> None:
     """Acceptance 9 with the embedded features, 4 seeds; docs/tracking.md has 10 and every policy."""
     scores = {
         (one.kind, one.policy): one
-        for one in score_occlusion(["fifo", "diverse"], kinds=("smooth", "displaced"), seeds=4)
+        for one in summarise(run_suite(["fifo", "diverse"], kinds=("smooth", "displaced"), seeds=4))
     }
     assert scores["displaced", "diverse"].after >= scores["displaced", "fifo"].after + 0.10
     assert scores["smooth", "diverse"].after >= scores["smooth", "fifo"].after - 0.01

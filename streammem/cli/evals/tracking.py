@@ -12,7 +12,8 @@ from streammem.cli import options as o
 from streammem.cli.output import Output
 
 if TYPE_CHECKING:
-    from perception.trackers.evaluate import ClipScore, OcclusionScore
+    from perception.trackers.evaluate import ClipScore
+    from perception.trackers.evaluate_occlusion import OcclusionScore
 
 app = typer.Typer(add_completion=False)
 
@@ -48,6 +49,9 @@ def tracking(
     blackout: Annotated[
         int, typer.Option("--blackout", min=0, help="Boxes: nothing is detected in so many frames in the middle.")
     ] = 0,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help=f"{SUITE}: a file of what is done, added to clip by clip.")
+    ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
@@ -74,14 +78,21 @@ def tracking(
     settings = PropagationSettings(refinement=refinement, recent=recent)  # type: ignore[arg-type]
     names = [evaluate.COPY, *names]
     if data == SUITE:
+        from perception.trackers.evaluate_occlusion import run_suite, summarise
         from perception.trackers.occlusion import KINDS
 
         kinds = [_known(name, KINDS) for name in only or KINDS]
-        scores = []
-        for score in evaluate.score_occlusion(names, kinds=kinds, seeds=seeds, settings=settings):
-            out.note(f"{score.kind} {score.policy}: J after {score.after:.3f}, false area {score.false_area:.4f}")
-            scores.append(score)
-        _show_occlusion(out, scores, kinds, names)
+        outcomes = run_suite(
+            names,
+            kinds=kinds,
+            seeds=seeds,
+            settings=settings,
+            keep=keep,
+            progress=lambda kind, seed, found: out.note(
+                f"{kind} {seed}: " + ", ".join(f"{one.policy} {one.after:.2f}" for one in found)
+            ),
+        )
+        _show_occlusion(out, summarise(outcomes), kinds, names)
         return 0
     sequences = evaluate.find_sequences(Path(data))
     wanted = [_known(name, [one.name for one in sequences]) for name in only or ()]
@@ -136,15 +147,17 @@ def _show_occlusion(out: Output, scores: list[OcclusionScore], kinds: list[str],
         return
     from rich.table import Table
 
-    table = Table(*["policy", *(f"{kind}: J after" for kind in kinds), "mean", "J before", "false area"])
+    table = Table(*["policy", *(f"{kind}: J after" for kind in kinds), "mean", "J before", "false area", "at most"])
     for policy in policies:
-        mine = [score for score in scores if score.policy == policy]
-        n = len(mine)
+        mine = {score.kind: score for score in scores if score.policy == policy}
+        found = [mine[kind] for kind in kinds if kind in mine]
+        n = len(found)
         table.add_row(
             policy,
-            *(f"{score.after:.3f}" for score in mine),
-            f"{sum(score.after for score in mine) / n:.3f}",
-            f"{sum(score.before for score in mine) / n:.3f}",
-            f"{sum(score.false_area for score in mine) / n:.2%}",
+            *(f"{score.after:.3f} ({score.low:.2f}–{score.high:.2f})" for score in found),
+            f"{sum(score.after for score in found) / n:.3f}",
+            f"{sum(score.before for score in found) / n:.3f}",
+            f"{sum(score.false_area for score in found) / n:.2%}",
+            f"{max(score.false_most for score in found):.2%}",
         )
     out.result.print(table)
