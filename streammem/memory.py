@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from threading import RLock
@@ -18,18 +20,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from streammem.banks import clips, events, timeline, tracks
 from streammem.banks.base import Asked, Bank, Between
-from streammem.banks.entities import EntitiesBank
-from streammem.banks.perceptual_cognitive import PerceptualCognitiveBank
-from streammem.banks.short_term import ShortTermBank
-from streammem.banks.spatial import spatial_memory
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
 from streammem.config import Config, RecallConfig
 from streammem.errors import CorruptData, MemoryClosed, ObservationError, QueryError, StorageError, StorageFull
 from streammem.model import Answer, Evidence, FrameRef, Observation, Record, StreamInfo
-from streammem.spaces import EmbeddingSpace, open_space
+from streammem.spaces import EmbeddingSpace, configured_spaces
 from streammem.storage.blocks import Block
 from streammem.storage.engine import Engine
 from streammem.storage.entries import Kind, Pending
@@ -42,30 +39,31 @@ from streammem.storage.telling import contents_of, frame_refs_of, search_text_of
 from streammem.storage.words import WordHit
 
 
-def _banks(config: Config, short_term_bytes: int) -> list[Bank]:
-    """To add a bank, add its line here."""
-    return [
-        ShortTermBank(config.memory.short_term_seconds, short_term_bytes),
-        *events.configured(config.events),
-        *clips.configured(config.clips),
-        *([EntitiesBank(config.entities)] if config.entities.on else []),
-        *spatial_memory.configured(config.spatial),
-        *([timeline.TimelineBank(config.timeline.leaf_seconds)] if config.timeline.on else []),
-        *tracks.configured(config.tracks),
-        *([PerceptualCognitiveBank(config.perceptual_cognitive)] if config.perceptual_cognitive.on else []),
-    ]
+def _banks(config: Config, short_term_bytes: int) -> dict[str, Callable[[], Bank]]:
+    """Banks that are switched on, each imported when it is made. To add one, add its line here: whether it is on,
+    what makes it, from what."""
+    c = config
+    lines: dict[str, tuple[Any, ...]] = {
+        "short_term": (True, "short_term:ShortTermBank", c.memory.short_term_seconds, short_term_bytes),
+        "events": (c.events.on, "events:configured", c.events),
+        "clips": (c.clips.on, "clips:configured", c.clips),
+        "entities": (c.entities.on, "entities:EntitiesBank", c.entities),
+        "spatial": (c.spatial.on, "spatial.spatial_memory:SpatialBank", c.spatial),
+        "timeline": (c.timeline.on, "timeline:TimelineBank", c.timeline.leaf_seconds),
+        "tracks": (c.tracks.on, "tracks:TracksBank", c.tracks),
+        "perceptual_cognitive": (
+            c.perceptual_cognitive.on,
+            "perceptual_cognitive:PerceptualCognitiveBank",
+            c.perceptual_cognitive,
+        ),
+    }
+    return {name: partial(_make, *made) for name, (on, *made) in lines.items() if on}
 
 
-def configured_spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
-    """The installed spaces; the configured one with the configured weights, so that a question meets the same model as
-    the pictures did."""
-    wanted, model = config.perception.space.split("@", 1)[0], config.perception.model
-
-    def find(space_id: str) -> EmbeddingSpace:
-        options = {"model": model} if model and space_id.split("@", 1)[0] == wanted else {}
-        return open_space(space_id, **options)
-
-    return find
+def _make(where: str, *arguments: Any) -> Bank:
+    module, _, maker = where.partition(":")
+    made: Bank = getattr(import_module(f"streammem.banks.{module}"), maker)(*arguments)
+    return made
 
 
 def open(
@@ -260,6 +258,7 @@ class Memory:
         """Sealed and open blocks of a bank that can overlap the closed interval, in the order of sealing."""
         with self._lock:
             self._check_open()
+            self._engine.banks.get(bank)  # a reader's bank makes its records of the journal's tail when it is made
             return self._engine.store.blocks(bank, streams, between)
 
     def record(self, record_id: int) -> Record | None:
@@ -319,12 +318,14 @@ class Memory:
         return ask(self, question, **options)
 
     def bank(self, name: str) -> Bank:
-        """A bank of this process. Raises QueryError for a name that no bank has, or a bank that is switched off."""
-        found = self._engine.banks.get(name)
-        if found is None:
-            known = ", ".join(sorted(self._engine.banks))
-            raise QueryError(f"this memory has no bank {name!r}", hint=f"it has: {known}")
-        return found
+        """A bank of this process. Raises QueryError for a name that no bank has, or a bank that was switched off when
+        the memory was written."""
+        with self._lock:
+            found: Bank | None = self._engine.banks.get(name)
+            if found is None:
+                known = ", ".join(sorted(self._engine.banks))
+                raise QueryError(f"this memory has no bank {name!r}", hint=f"it has: {known}")
+            return found
 
     def query(self, bank: str, question: str, *, streams: Sequence[str] | None = None, **arguments: Any) -> Any:
         """Ask a bank one of its own questions, read-only: ``query("entities", "last_seen", entity="mug")``.
@@ -351,8 +352,7 @@ class Memory:
         """The short-term memory of a stream, oldest first, thumbnails included."""
         with self._lock:
             self._check_open()
-            bank = self._engine.banks["short_term"]
-            return bank.recent(stream) if isinstance(bank, ShortTermBank) else []
+            return self._engine.banks["short_term"].recent(stream)
 
     def streams(self) -> list[StreamInfo]:
         """Every stream that was described or written, sorted by name."""

@@ -224,9 +224,7 @@ def _half(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -largest, largest).astype(np.float16)
 
 
-def configured(config: ClipsConfig) -> list[ClipsBank]:
-    """The bank of a configuration, or none where it is off. Raises ModelUnavailable for ``qwen`` without weights."""
-    if not config.on:
-        return []
+def configured(config: ClipsConfig) -> ClipsBank:
+    """The bank of a configuration. Raises ModelUnavailable for ``qwen`` without weights."""
     compressor = open_compressor(config.compressor, slots=config.slots, model=config.model)
-    return [ClipsBank(compressor, boundary=config.boundary, max_frames=config.max_frames)]
+    return ClipsBank(compressor, boundary=config.boundary, max_frames=config.max_frames)

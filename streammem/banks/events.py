@@ -335,8 +335,8 @@ class EventsBank:
         return sorted(kept, key=lambda e: (e.t_start_ns, e.open, e.id))
 
 
-def configured(config: EventsConfig) -> list[EventsBank]:
-    """The bank of a configuration, or none where it is off."""
+def configured(config: EventsConfig) -> EventsBank:
+    """The bank of a configuration."""
     rule = SurpriseRule(
         threshold=config.threshold,
         gamma=config.gamma,
@@ -347,7 +347,7 @@ def configured(config: EventsConfig) -> list[EventsBank]:
         max_s=config.max_seconds,
         refine=config.refine,
     )
-    return [EventsBank(rule, scene_cut=config.scene_cut)] if config.on else []
+    return EventsBank(rule, scene_cut=config.scene_cut)
 
 
 def _member(record: Record, vector: np.ndarray | None, surprise: float) -> _Member:

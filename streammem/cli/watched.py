@@ -72,7 +72,7 @@ def warm_words(target: str, config: Config) -> None:
 def _spaces(config: Config) -> Callable[[str], EmbeddingSpace]:
     """The default space without asking every installed package for its entry points (20 ms), and with the cache of
     this configuration; the others as the memory finds them."""
-    from streammem.memory import configured_spaces
+    from streammem.spaces import configured_spaces
 
     installed = configured_spaces(config)
 

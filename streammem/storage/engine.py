@@ -6,9 +6,8 @@ when it is written and when it is replayed, so that both give the same memory.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from streammem.errors import CorruptData, StorageError, StorageFull, StreammemEr
 from streammem.model import Record, StreamInfo
 from streammem.spaces import EmbeddingSpace, open_space
 from streammem.storage import recovery
+from streammem.storage.bank_set import BankSet, Makers, settings_of, with_settings
 from streammem.storage.budget import Budget, caps_of
 from streammem.storage.entries import Kind, Pending
 from streammem.storage.files import DISK_FULL, Files
@@ -28,7 +28,7 @@ from streammem.storage.forgetting import Forget, forget_rows, interval
 from streammem.storage.journal import Frame, Journal
 from streammem.storage.lock import WriterLock
 from streammem.storage.merging import merge_small
-from streammem.storage.open_part import content_bytes, record_digest, record_from_observation
+from streammem.storage.open_part import content_bytes, record_from_observation
 from streammem.storage.reports import DamageReport, ForgetReport, Status
 from streammem.storage.retention import POLICIES, REINFORCED
 from streammem.storage.segment_writer import Row
@@ -46,7 +46,6 @@ SEAL_ROWS = 64
 VERIFIED_AFTER_CRASH = 4
 """Newest segments that are read in full after an unclean end; older ones were synced long before it."""
 READER_TRIES = 50
-log = logging.getLogger("streammem.storage")
 Found = TypeVar("Found")
 
 
@@ -62,7 +61,7 @@ class Engine:
         create: bool,
         files: Files,
         spaces: Callable[[str], EmbeddingSpace] | None,
-        banks: Callable[[Config, int], list[Any]],
+        banks: Callable[[Config, int], Makers],
     ) -> None:
         self.directory = directory
         self.config = config
@@ -107,9 +106,11 @@ class Engine:
         self.budget = Budget(self.store, self.caps.segments, POLICIES[self.config.budget.policy])
         self.shapes = Shapes(self.store)
         if self.write:
+            self.banks_config = self.config
             clean = self.catalog.fact("clean") == b"1"
             with self.catalog.transaction():
                 self.catalog.set_fact("clean", b"0")
+                self.catalog.set_fact("banks", settings_of(self.config))
             recovery.mark(self.directory, self.files)
             self.store.collect_garbage()
             if not clean:
@@ -121,13 +122,8 @@ class Engine:
             self._read_tail()
 
     def _replay(self) -> None:
-        self.banks = {bank.name: bank for bank in self._make_banks(self.config, self.caps.short_term)}
-        for name, bank in self.banks.items():
-            for stream, state in self.store.bank_states.get(name, {}).items():
-                try:
-                    bank.load(stream, state, self._recall)
-                except CorruptData as error:
-                    self.note(error.message)
+        makers = self._make_banks(self.banks_config, self.caps.short_term)
+        self.banks = BankSet(makers, self.store, late=not self.write, recall=self._recall, note=self.note)
         self.journal = Journal(
             self.directory / "journal", self.files, file_bytes=self.caps.journal_file, write=self.write
         )
@@ -165,6 +161,8 @@ class Engine:
             self._seen_version = recovery.disk_version(self.directory, self.catalog)
             with self.catalog.snapshot():
                 self.store.reload()
+                # As the memory was written: a reader that has other settings must find the same banks and digest.
+                self.banks_config = with_settings(self.config, self.catalog.fact("banks"))
             self._replay()
             if self._seen_version[0] == self.catalog.data_version():
                 return
@@ -263,10 +261,7 @@ class Engine:
         part.add(Row(record, entry.digest), entry.lsn, size)
         self.store.note_seen(stream, record.session, record.seq)
         shown = record if record.vector is None else replace(record, vector=record.vector.astype(np.float32))
-        for bank in self.banks.values():
-            for kept in self._observed(bank, shown):
-                row = Row(kept, record_digest(kept))
-                self.store.part(bank.name, stream).add(row, entry.lsn, content_bytes(kept))
+        self.banks.observe(entry.lsn, shown)
         span = part.t_max_ns - part.t_min_ns
         long = span >= self.config.memory.seal_seconds * 1e9 and len(part) >= SEAL_ROWS
         if part.bytes >= self.caps.seal or long:
@@ -274,17 +269,6 @@ class Engine:
         elif self.store.open_bytes > self.caps.open:
             parts = self.store.parts.values()
             self._seal(max(parts, key=lambda other: (other.ram_bytes, other.stream)).stream)
-
-    def _observed(self, bank: Any, record: Record) -> Sequence[Record]:
-        """What a bank makes of a moment; nothing where it fails: the moment itself is durable and must be applied."""
-        try:
-            return bank.observe(record)
-        except StreammemError:
-            raise
-        except Exception as error:
-            log.exception("the bank %s failed", bank.name)
-            self.note(f"the bank {bank.name} failed on a moment of {record.stream!r}: {type(error).__name__}")
-            return ()
 
     def _seal(self, stream: str) -> None:
         """Seal a stream's open parts. Without space they stay open: they are durable in the journal."""
@@ -375,7 +359,14 @@ class Engine:
     # -- answering
 
     def find(self, record_id: int, read: Callable[[Any, int], Found]) -> Found | None:
-        """Apply ``read`` to the block and row of a record. Raises CorruptData, noted in ``status``."""
+        """Apply ``read`` to the block and row of a record of any bank. Raises CorruptData, noted in ``status``."""
+        found = self._find(record_id, read)
+        if found is None and not self.write:
+            self.banks.make_all()  # it may be one that a bank makes of the journal's tail
+            found = self._find(record_id, read)
+        return found
+
+    def _find(self, record_id: int, read: Callable[[Any, int], Found]) -> Found | None:
         for block in self.store.all_blocks():
             if isinstance(block, Segment) and not self.store.usable(block):
                 continue
@@ -390,7 +381,7 @@ class Engine:
 
     def _recall(self, record_id: int) -> Record | None:
         try:
-            return self.find(record_id, lambda block, row: block.full(row))
+            return self._find(record_id, lambda block, row: block.full(row))
         except CorruptData:
             return None  # noted by ``find``; a short-term memory without this row is still one
 

@@ -20,6 +20,7 @@ def digest_of(engine: Engine) -> str:
     """Over (bank, stream, count, sum of row digests): a sum, so that neither order nor segment borders matter."""
     state = hashlib.blake2b(digest_size=16)
     store = engine.store
+    engine.banks.make_all()
     names = {segment.bank for segment in store.segments} | {bank for bank, _ in store.parts}
     for bank in sorted(names):
         for stream, (count, digest) in sorted(contents_of(engine, bank).items()):
@@ -32,6 +33,7 @@ def digest_of(engine: Engine) -> str:
 
 def status_of(engine: Engine, mode: str) -> Status:
     store = engine.store
+    engine.banks.make_all()
     ram = {name: bank.ram_bytes() for name, bank in engine.banks.items()}
     disk: dict[str, int] = {}
     rows: dict[str, int] = {}

@@ -64,7 +64,7 @@ class Tens:
 @pytest.fixture(autouse=True)
 def with_tens(monkeypatch: pytest.MonkeyPatch) -> None:
     original = streammem.memory._banks
-    monkeypatch.setattr(streammem.memory, "_banks", lambda *given: [*original(*given), Tens()])
+    monkeypatch.setattr(streammem.memory, "_banks", lambda *given: {**original(*given), "tens": Tens})
 
 
 def groups(memory: streammem.memory.Memory) -> list[tuple[int, int, int]]:

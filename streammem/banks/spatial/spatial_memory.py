@@ -80,8 +80,3 @@ class SpatialBank:
 
     def questions(self) -> Mapping[str, Question]:
         return {**Questions(self.maps, self.config).table(), **Reports(self.maps, self.config).table()}
-
-
-def configured(config: SpatialConfig) -> list[SpatialBank]:
-    """The bank as the settings want it: none where it is off."""
-    return [SpatialBank(config)] if config.on else []
