@@ -151,8 +151,11 @@ def approximate(array: np.ndarray, k: int, repeats: int, seed: int) -> dict[str,
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
-        entry, data = build(array, "index.bin")
+        made = build(array, "index.bin")
         built = time.process_time() - begun
+        if made is None:
+            return {"rows": len(array), "build_cpu_s": round(built, 1), "index": "none: a scan is as quick"}
+        entry, data = made
         path = Path(folder) / entry.name
         path.write_bytes(data)
         index = ApproximateIndex(path, entry, checksums(path).crcs)
@@ -175,6 +178,7 @@ def approximate(array: np.ndarray, k: int, repeats: int, seed: int) -> dict[str,
         "lists": entry.lists,
         "nprobe": entry.nprobe,
         "recall_in_manifest": entry.recall,
+        "recall_by_kind": entry.recalls,
         "recall": round(right / (k * (repeats + 2)), 4),
         "p50_ms": round(float(np.median(seconds)) * 1e3, 3),
         "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 3),

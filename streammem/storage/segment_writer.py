@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -255,12 +255,14 @@ def write_segment(
     statistics: np.ndarray | None = None,
     sequences: dict[str, list[tuple[int, int]]] | None = None,
     index_rows: int = 0,
+    words: Callable[[str | None], np.ndarray | None] = lambda space: None,
 ) -> Manifest:
     """Write a segment below ``root`` and rename it into place. ``rows`` are sorted by (t_start_ns, record_id).
 
-    ``index_rows`` is the number of vectors from which an approximate index is built; 0 is never. ``sequences`` is
-    given where rows no longer are single observations (demotion). Raises OSError; what was begun is
-    removed by the caller's recovery (names that start with a dot are never read)."""
+    ``index_rows`` is the number of vectors from which an approximate index is built; 0 is never. Its recall is measured
+    with ``words(space)``, questions in words of that space, among others (``approximate.py``). ``sequences`` is given
+    where rows no longer are single observations (demotion). Raises OSError; what was begun is removed by the caller's
+    recovery (names that start with a dot are never read)."""
     name = segment_name(bank, stream, lsn, generation)
     temporary = root / f".tmp-{name}"
     files.remove_tree(temporary)
@@ -325,8 +327,10 @@ def write_segment(
             vectors = len(column.values)
             out.vectors("vectors.bin", column.values)
             if 0 < index_rows <= vectors and available():
-                made, data = build(np.ascontiguousarray(column.values, np.float16), "index.bin")
-                out.blob(made.name, [data])
+                built = build(np.ascontiguousarray(column.values, np.float16), "index.bin", words(space))
+                if built is not None:
+                    made = built[0]
+                    out.blob(made.name, [built[1]])
             continue
         entry = ArrayEntry(array_name, f"a{len(arrays)}")
         out.array(f"{entry.file}.npy", column.values)

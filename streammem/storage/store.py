@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streammem.errors import CorruptData
+from streammem.errors import CorruptData, StreammemError
 from streammem.model import Record, StreamInfo
+from streammem.storage.approximate import WORDS
 from streammem.storage.blocks import Block
 from streammem.storage.catalog import Catalog, Checkpoint, Pin
 from streammem.storage.files import Files, crash_point
@@ -216,8 +217,17 @@ class Store:
             statistics=statistics,
             sequences=sequences,
             index_rows=self.index_rows,
+            words=self._words,
         )
         return Segment(self.directory / "segments" / manifest.name, manifest)
+
+    def _words(self, space_id: str | None) -> np.ndarray | None:
+        """Questions in words as vectors of a space; None where it, or its model of text, isn't installed here."""
+        space = None if space_id is None else self.find_space(space_id)
+        try:
+            return None if space is None else space.embed_text(WORDS)
+        except StreammemError:
+            return None
 
     def seal(self, stream: str, lsn: int) -> int:
         """All open parts of a stream become segments in one transaction. Returns the rows sealed."""
