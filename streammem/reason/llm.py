@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from streammem.banks.timeline import scopes_for
 from streammem.errors import ConfigError, StreammemError
 from streammem.model import Answer, AnswerStatus, Evidence, Why
 from streammem.printable import printable
@@ -49,7 +48,7 @@ from streammem.reason.listing import (
     render,
     with_known,
 )
-from streammem.reason.looking import LEAF_NS, bounds_of, judge
+from streammem.reason.looking import bounds_of, fine_scope, judge
 from streammem.reason.talk import Talk
 from streammem.recall.plan import Plan
 from streammem.recall.search import find
@@ -278,7 +277,7 @@ class ModelAgents:
         if captions is None or not captions.captioner.frames or context.revisit is None or bounds is None:
             return []
         middle = (wish.period.t_start_ns + wish.period.t_end_ns) // 2
-        clip = clip_of(wish.period.stream, middle, scopes_for(*bounds, LEAF_NS)[1], task.between)
+        clip = clip_of(wish.period.stream, middle, fine_scope(context.view, task, bounds), task.between)
         about = f"what matters for the question “{task.question}”. {self._missing}".strip()
         told: list[Entry] = []
         for period, instruction in ((wish.period, about), (clip, "")):

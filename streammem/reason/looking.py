@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streammem.banks.timeline import scope_at_least, scopes_for
 from streammem.clock import StreamClock
 from streammem.model import Evidence
 from streammem.reason.base import Period, Purse, Task
@@ -65,6 +66,13 @@ def bounds_of(view: View, task: Task) -> tuple[int, int] | None:
         ):
             last = max(last, info.duration_ns - 1)
     return max(first, first if lo is None else lo), min(last, last if hi is None else hi)
+
+
+def fine_scope(view: View, task: Task, bounds: tuple[int, int]) -> int:
+    """The scope of the timeline's fine level, never below the usual distance of the looks, in ns."""
+    rows = sum(len(block) for block in view.blocks("moments", task.streams, task.between))
+    least = scope_at_least((bounds[1] - bounds[0]) // max(rows, 1), LEAF_NS)
+    return max(scopes_for(*bounds, LEAF_NS)[1], least)
 
 
 def overlap(between: Between | None, span: Range) -> tuple[int, int] | None:

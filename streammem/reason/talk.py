@@ -96,17 +96,20 @@ class Talk:
     def _turn(
         self, messages: Sequence[Message], schema: Mapping[str, Any] | None, purse: Purse, seed: int, most: int
     ) -> Reply | None:
-        room = min(self.model.limits.context_tokens, purse.left("tokens")) - estimate(messages)
+        asked = estimate(messages)
+        room = purse.left("tokens") - asked
         if purse.exhausted("calls", "seconds") or room < LEAST_REPLY:
             self.why = "budget"
             self.notes.append("no budget for another call to the model")
             return None
         left = purse.left("seconds")
+        # By an estimate alone nothing is refused: a prompt that really is too long is the model's own typed error.
+        most = int(min(most, room, max(LEAST_REPLY, self.model.limits.context_tokens - asked)))
         try:
             reply = self.model.chat(
                 messages,
                 schema=schema,
-                max_tokens=int(min(most, room)),
+                max_tokens=most,
                 seed=seed,
                 timeout_s=None if left == float("inf") else left,
             )

@@ -152,9 +152,11 @@ def test_banks_places_and_entities() -> None:
         "where is my red mug in the kitchen?", known_places=["kitchen", "kit"], known_entities=["red mug"]
     )
     assert plan.places == ("kitchen",) and plan.entities == ("red mug",)
-    assert plan.banks == ("entities", "spatial", "moments")
+    assert plan.banks == ("entities", "spatial", "tracks", "moments")
     assert plan_question("a dog").banks == ("moments",)
     assert "tracks" in plan_question("how many people pass?").banks
+    assert plan_question("did track 3 come back?").banks == ("tracks", "entities", "moments")
+    assert plan_question("how do I get to the sofa?").banks == ("spatial", "moments")
     assert plan_question("what happened before the crash?").banks[:2] == ("events", "timeline")
 
 
