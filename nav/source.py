@@ -1,11 +1,12 @@
 """``mujoco:SCENE``: an experience in a procedural home as a source, sending what a robot there would send.
 
-    mujoco:SEED?experience=0&interactions=5&size=480x640&labels=1&day=0&draw=gl
+    mujoco:SEED?experience=0&interactions=5&size=480x640&labels=1&day=0&days=1&draw=gl
 
 Pictures, metric depth, the camera's pose and intrinsics, capture times of the benchmark's clock (06:00 to 22:00 of one
 day; 14.4 s a step), and whether the arm is at work. ``labels=1`` adds the simulator's labels as detections, and the
-attributes of what is seen, in place of a detector. ``draw=rays`` needs no OpenGL. The questions and their answers are
-not sent.
+attributes of what is seen, in place of a detector. ``days=10``: ten days in a row, each from where the last one ended
+(``homes/life.py``); ``day`` is the first one's number. ``draw=rays`` needs no OpenGL. The questions and their answers
+are not sent.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from nav.env import CameraSpec, EnvObservation
 from nav.findingdory.clock import STEPS_DAILY, DayClock
 from nav.findingdory.log import ATTRIBUTES
 from nav.grid_env import GridEnv
-from nav.homes.experience import Experience, make_experience
+from nav.homes.experience import Experience
 from nav.homes.layout import make_home
+from nav.homes.life import MOST_DAYS, make_life
 from nav.homes.simulation import HomeSimulation
 from perception.frames import AudioChunk, Frame, Health, Sensed, SourceInfo
 from perception.identity import stream_id, text_hash
@@ -47,6 +49,7 @@ class HomeSource:
         number = _whole(given, "experience", 0, 0, 2**31)
         count = _whole(given, "interactions", 0, 0, 11)
         rooms = _whole(given, "rooms", 0, 0, 7)
+        days = _whole(given, "days", 1, 1, MOST_DAYS)
         self.labels = bool(_whole(given, "labels", 0, 0, 1))
         clock = DayClock(_whole(given, "steps_daily", STEPS_DAILY, 100, 1_000_000), _whole(given, "day", 0, 0, 10_000))
         self.draw = _choice(given, "draw", ("gl", "rays"))
@@ -54,15 +57,16 @@ class HomeSource:
         if given:
             raise SourceError(
                 f"a home has no option {next(iter(given))!r}",
-                hint="known are experience, interactions, rooms, size, labels, day, steps_daily and draw",
+                hint="known are experience, interactions, rooms, size, labels, day, days, steps_daily and draw",
             )
         home = make_home(seed, rooms=rooms or None)
-        self.experience: Experience = make_experience(home, number, interactions=count or None, clock=clock)
+        self.life = make_life(home, days, number, interactions=count or None, clock=clock)
+        self.experience: Experience = self.life.days[0] if days == 1 else self.life.whole
         self.camera = CameraSpec(width, height)
         self.sampling = FixedRate(fps)
         self.health = Health()
         content = text_hash(f"{_VERSION}\0{text}")
-        day_ns = clock.capture_ns(len(self.experience.frames)) - clock.capture_ns(0)
+        day_ns = self._media_ns(len(self.experience.frames))
         self._info = SourceInfo(
             text=f"mujoco:{text}",
             kind="mujoco",

@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from nav.findingdory.tasks import Question
-from nav.homes.experience import Experience
 from perception.frames import Frame
+
+if TYPE_CHECKING:
+    from nav.findingdory.worlds import Truth
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ def stated_targets(text: str) -> int:
     order = re.search(r"in this order: (.*)\.$", text)
     if order:
         return len(order[1].split(", then "))
-    return 2 if text.startswith("Revisit") else 1
+    return 2 if re.match(r"(About [^:]+: )?Revisit", text) else 1
 
 
 class Oracle:
@@ -60,8 +62,8 @@ class Oracle:
     name = "oracle"
     pictures = False
 
-    def __init__(self, experience: Experience, questions: Mapping[int, Question]) -> None:
-        self._truth, self._questions = experience.truth, questions
+    def __init__(self, truth: Truth, questions: Mapping[int, Question]) -> None:
+        self._truth, self._questions = truth, questions
 
     def reset(self, seed: int) -> None:
         """Nothing is kept."""

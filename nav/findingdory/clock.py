@@ -6,7 +6,9 @@ steps a minute). Minutes are floored, as the benchmark's ``time_of_day`` sensor 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -65,6 +67,46 @@ class DayClock:
         # capture_ns floors, so the next step may begin a fraction of a nanosecond before it says.
         step = since * self.steps_daily // (DAY_MINUTES * _MINUTE_NS)
         return step + 1 if self.capture_ns(step + 1) <= capture_ns else step
+
+
+@dataclass(frozen=True, slots=True)
+class DaysClock(DayClock):
+    """Several days in one count of steps: ``starts[d]`` is the first step of the d-th of them. The night between two is
+    no step: the robot is off. ``day`` is the first one's number."""
+
+    starts: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        DayClock.__post_init__(self)
+        if self.starts[:1] != (0,) or any(b <= a for a, b in pairwise(self.starts)):
+            raise InputError(f"days that start at steps {self.starts}", hint="the first starts at 0, each has a step")
+
+    def day_of(self, step: int) -> tuple[int, int]:
+        """(which of the days, step of that day), both from 0."""
+        number = bisect_right(self.starts, step) - 1
+        return number, step - self.starts[max(number, 0)]
+
+    def one_day(self, number: int) -> DayClock:
+        """The clock of the steps of one of the days."""
+        return DayClock(self.steps_daily, self.day + number)
+
+    def minute(self, step: int) -> int:
+        return DayClock.minute(self, self.day_of(step)[1] if step >= 0 else step)
+
+    def steps_of(self, minute: int) -> range:
+        raise InputError(f"{clock_text(minute)} comes once a day", hint="ask one_day(number)")
+
+    def capture_ns(self, step: int) -> int:
+        if step < 0:
+            return DayClock.capture_ns(self, step)
+        number, own = self.day_of(step)
+        return self.one_day(number).capture_ns(own)
+
+    def step_at(self, capture_ns: int) -> int:
+        number = bisect_right([self.one_day(d).capture_ns(0) for d in range(len(self.starts))], capture_ns) - 1
+        step = self.one_day(max(number, 0)).step_at(capture_ns) + self.starts[max(number, 0)]
+        # A day's last step shows until the next morning.
+        return min(step, self.starts[number + 1] - 1) if number + 1 < len(self.starts) else step
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ interactions count, which side of them is meant (the thing, the receptacle, the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from streammem.errors import InputError
@@ -32,7 +32,8 @@ class Instruction:
     whatever there is (empty). ``category`` of the target; ``thing``: category of the carried thing that is meant;
     ``start``: category of the receptacle it was picked from; ``value`` of any attribute. ``nth`` from 1; ``anchors``
     with ``offset`` interactions after the first of them (0: between the two). ``minute`` of the day. ``extreme``:
-    farthest, longest, shortest, busiest, unvisited. ``every``: all of them; ``order``: interactions from 1."""
+    farthest, longest, shortest, busiest, unvisited. ``every``: all of them; ``order``: interactions from 1.
+    ``day``: the words for the one day that is meant (``dates.day_meant``); empty: all that is remembered."""
 
     target: Literal["object", "receptacle", "room"]
     role: Role = ""
@@ -47,6 +48,7 @@ class Instruction:
     extreme: str = ""
     every: bool = False
     order: tuple[int, ...] = ()
+    day: str = ""
 
 
 def nth_of(word: str) -> int:
@@ -121,6 +123,9 @@ def is_furniture(category: str) -> bool:
 def read(text: str) -> Instruction:
     """Raises InputError for words that no rule covers."""
     plain = " ".join(text.strip().rstrip(".").split())
+    about = re.fullmatch(r"about ([^:]+): (.+)", plain, re.IGNORECASE)
+    if about:
+        return replace(read(about[2]), day=about[1])
     for pattern, fixed in _RULES:
         found = re.fullmatch(pattern, plain, re.IGNORECASE)
         if found:

@@ -57,12 +57,17 @@ class MemoryAgent:
         self._known: Recollection | None = None
 
     def see(self, frame: Frame) -> None:
+        self._known = None
         if self.keep in ("fifo", "uniform"):
             self._waiting.append(_slim(frame))
             if self.keep == "fifo" and len(self._waiting) > self.budget:
                 del self._waiting[0]
             return
         self._write(frame)
+
+    def recollect(self) -> None:
+        """Read the memory now; without it the first answer does."""
+        self._recollected()
 
     def answer(self, asked: Asked) -> list[int] | None:
         try:
@@ -108,17 +113,21 @@ class MemoryAgent:
         for observation in self._perceiver.see(frame):
             self.memory.write(observation, durable=False)
 
+    def rest(self) -> None:
+        """Write what was put by: the day is over, for now."""
+        waiting, self._waiting = self._waiting, []
+        if self.keep == "uniform" and self.budget < len(waiting):
+            count = len(waiting)
+            waiting = [waiting[(2 * i + 1) * count // (2 * self.budget)] for i in range(self.budget)]
+        for frame in waiting:
+            self._write(frame)
+        for observation in self._perceiver.rest():
+            self.memory.write(observation, durable=False)
+        self.memory.flush()
+
     def _recollected(self) -> Recollection:
         if self._known is None:
-            waiting, self._waiting = self._waiting, []
-            if self.keep == "uniform" and self.budget < len(waiting):
-                count = len(waiting)
-                waiting = [waiting[(2 * i + 1) * count // (2 * self.budget)] for i in range(self.budget)]
-            for frame in waiting:
-                self._write(frame)
-            for observation in self._perceiver.rest():
-                self.memory.write(observation, durable=False)
-            self.memory.flush()
+            self.rest()
             self._known = self._recollect()
         return self._known
 

@@ -22,6 +22,8 @@ PICKED, PLACED = "picked_from", "placed_on"
 PRODUCER = Producer("nav.findingdory.perceive", revision="1")
 ARM = "manipulation"
 """The number (0 or 1) by which a robot says that its arm is at work."""
+NIGHT_NS = 4 * 3600 * 10**9
+"""A robot that was off for so long starts a new session of its stream."""
 UNSEEN = "unseen thing"
 """Kind of what was picked up outside the picture."""
 
@@ -35,7 +37,8 @@ class Perceiver:
         self.stream, self.labels, self._every = stream, labels, depth_every
         self._block: list[Observation] = []
         self._held: str | None = None
-        self._count = 0
+        self._count = self._nights = 0
+        self._last_ns: int | None = None
 
     def see(self, frame: Frame) -> list[Observation]:
         made = self.observation(frame)
@@ -57,8 +60,12 @@ class Perceiver:
     def observation(self, frame: Frame) -> Observation:
         """What was sensed, and nothing of what the hands did."""
         sensed, step = frame.sensed, self._every
+        if self._last_ns is not None and frame.capture_ns - self._last_ns > NIGHT_NS:
+            self._nights += 1
+        self._last_ns = frame.capture_ns
         return Observation(
             stream=self.stream,
+            session=f"day-{self._nights}" if self._nights else "",
             seq=frame.index,
             capture_ns=frame.capture_ns,
             depth_m=None if sensed.depth_m is None else sensed.depth_m[::step, ::step].copy(),

@@ -6,6 +6,7 @@ how well a moment shows a thing from the moment's own detections, depth and pose
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nav.env import rotation_of
+from nav.findingdory.dates import date_of, day_meant
 from nav.findingdory.instructions import is_furniture
 from nav.findingdory.perceive import PICKED, PLACED, UNSEEN
 from nav.planner import GridPlanner
@@ -73,17 +75,30 @@ class Recollection:
     stream: str
     records: Sequence[Record] | None = None
     _distances: dict[tuple[float, float], float] = field(default_factory=dict)
+    period: list[Record] = field(init=False)
+    """The moments that are asked about: all of them, or one day's."""
 
     def __post_init__(self) -> None:
         if self.records is None:
             self.records = [record for record in self.memory if record.stream == self.stream]
         self.moments = sorted(self.records, key=lambda record: record.t_start_ns)
+        self.period = self.moments
         self.frame_at = {record.t_start_ns: record.seq for record in self.moments}
         self.category: dict[str, str] = {}
         self.views: dict[str, list[View]] = {}
         for record in self.moments:
             self._look(record)
         self.deeds = self._deeds()
+
+    def on(self, words: str) -> Recollection:
+        """The same, asked about one day ("yesterday", "the first day", a date): what was done and where the robot was
+        are that day's; things are where they are now."""
+        days = [date_of(record.t_start_ns) for record in self.moments]
+        day = day_meant(words, list(dict.fromkeys(days)))
+        other = copy.copy(self)
+        other.period = [record for record, one in zip(self.moments, days, strict=True) if one == day]
+        other.deeds = [deed for deed in self.deeds if date_of(deed.span_ns[0]) == day]
+        return other
 
     # -- things
 
@@ -166,7 +181,7 @@ class Recollection:
     def busiest(self) -> int:
         """Frame from whose place most moments of the day are seen near by and in a straight line: the middle of the
         room in which most time was spent. The map's walls part the rooms."""
-        posed = [record for record in self.moments if record.pose is not None]
+        posed = [record for record in self.period if record.pose is not None]
         spots = np.array([record.pose.position_m[:2] for record in posed if record.pose is not None])
         places, inverse, counts = np.unique(np.round(spots / 0.25), axis=0, return_inverse=True, return_counts=True)
         places = places * 0.25

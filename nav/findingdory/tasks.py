@@ -37,6 +37,8 @@ CATEGORIES = (
     "Ordered Revisitation",
 )
 GROUPS = ("Single-Goal Spatial Tasks", "Single-Goal Temporal Tasks", "Multi-Goal Tasks")
+MOST_ORDERED = 11
+"""Stops of an order: the most interactions that a day of the benchmark has. Longer lives are asked for some of them."""
 SKIPPED_IN_VALIDATION = {30: ("ep_17", "ep_35", "ep_59", "ep_66")}
 """The benchmark leaves these out of its validation set."""
 
@@ -131,7 +133,7 @@ class TaskType:
         if self.mode == "ordered":
             # Any permutation; `ways` lists the rotations only, because ten interactions have 3.6 million.
             order = sorted(slots["order"], key=lambda _: rng.random())
-            slots = {"order": tuple(order)}
+            slots = {"order": tuple(order[:MOST_ORDERED])}
             goal = self.goal(log, slots, profile)
         return Question(task=self.number, slots=slots, text=self.text(log, slots, profile), goal=goal)
 
@@ -140,10 +142,15 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 
 
 def ordinal(n: int, profile: Profile = "strict") -> str:
-    """``first`` ... ``tenth``, then ``11th``. Quirk ``eleventh_is_10th`` (official): the number is one too low."""
+    """``first`` ... ``tenth``, then ``11th``, ``21st``. Quirk ``eleventh_is_10th`` (official): one too
+    low."""
     if n < 1:
         raise InputError(f"there is no {n}th interaction", hint="they count from 1")
-    return _ORDINALS[n - 1] if n <= len(_ORDINALS) else f"{n - 1 if profile == 'official' else n}th"
+    if n <= len(_ORDINALS):
+        return _ORDINALS[n - 1]
+    if profile == "official":
+        return f"{n - 1}th"
+    return f"{n}th" if n % 100 in (11, 12, 13) else f"{n}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th') }"
 
 
 def interacted_name(log: InteractionLog, k: int, profile: Profile = "strict") -> str:

@@ -133,23 +133,39 @@ class Experience:
         return log
 
 
+@dataclass(frozen=True, slots=True)
+class Morning:
+    """How a later day of a life begins: its ``number`` (from 1), where the robot stands, and what it will let be as
+    long as there is something else to carry."""
+
+    number: int
+    pose: AgentPose
+    rested: frozenset[str] = frozenset()
+
+
 def make_experience(
-    home: Home, seed: int = 0, *, interactions: int | None = None, clock: DayClock | None = None
+    home: Home,
+    seed: int = 0,
+    *,
+    interactions: int | None = None,
+    clock: DayClock | None = None,
+    morning: Morning | None = None,
 ) -> Experience:
-    """An experience of ``interactions`` (2 to 11; None: 3 to 8 by the seed). Raises InputError where the home has fewer
-    things or places than that needs."""
-    rng = random.Random(f"{home.seed}/{seed}")
+    """An experience of ``interactions`` (2 to 11; None: 3 to 8 by the seed); ``morning`` None: the first one. Raises
+    InputError where the home has fewer things or places than that needs."""
+    rng = random.Random(f"{home.seed}/{seed}" if morning is None else f"{home.seed}/{seed}/{morning.number}")
     count = interactions if interactions is not None else 3 + int(rng.random() * 6)
     if not 2 <= count <= 11:
         raise InputError(f"an experience of {count} interactions", hint="use 2 to 11, as the benchmark has")
-    return _Oracle(home, rng, clock or DayClock()).run(count, seed)
+    return _Oracle(home, rng, clock or DayClock(), morning).run(count, seed)
 
 
 class _Oracle:
-    def __init__(self, home: Home, rng: random.Random, clock: DayClock) -> None:
+    def __init__(self, home: Home, rng: random.Random, clock: DayClock, morning: Morning | None) -> None:
         self.home, self.rng, self.clock = home, rng, clock
+        self.rested = morning.rested if morning is not None else frozenset()
         self.simulation = HomeSimulation(home, clock=clock)
-        self.simulation.pose = home.start(rng)
+        self.simulation.pose = home.start(rng) if morning is None else morning.pose
         self.frames: list[FrameRecord] = []
         self.events: list[Event] = []
         self.mark = ""
@@ -195,6 +211,7 @@ class _Oracle:
         """A thing that wasn't moved yet, and another receptacle with a free slot."""
         sim = self.simulation
         things = [t.entity_id for t in self.home.things if t.entity_id not in moved]
+        things = [name for name in things if name not in self.rested] or things
         if not things:
             raise InputError(f"home {self.home.seed} has no more than {len(moved)} things", hint="ask for fewer")
         thing = things[int(self.rng.random() * len(things))]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -149,6 +150,13 @@ class Home:
 
     def receptacle(self, entity_id: str) -> Receptacle:
         return next(one for one in self.receptacles if one.entity_id == entity_id)
+
+    def arranged(self, placements: Mapping[str, tuple[str, int]]) -> Home:
+        """The same home with its things on other receptacles and slots; what was computed of its floor is shared."""
+        other = copy.copy(self)
+        other.things = [replace(t, receptacle=placements[t.entity_id][0], slot=placements[t.entity_id][1])
+                        for t in self.things]  # fmt: skip
+        return other
 
     def start(self, rng: random.Random) -> AgentPose:
         """A random place with a random heading of the 36 that turns of 10 degrees can reach."""

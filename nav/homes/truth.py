@@ -43,6 +43,7 @@ class Truth:
         self.entities = {entity.entity_id: entity for entity in self._simulation.entities()}
         self._readings: dict[tuple[str, AgentPose], Reading] = {}
         self._frames_of: dict[tuple[str, str], list[int]] = {}
+        self._shown: dict[tuple[str, str], bool] = {}
 
     @property
     def frames(self) -> int:
@@ -73,9 +74,7 @@ class Truth:
         return {name: self.distance(None, name) for name, entity in self.entities.items() if entity.kind != "room"}
 
     def answer(self, question: Question) -> Frames:
-        """The offline answer: for each goal every frame that solves it; ``[[-1]]`` where some goal has none.
-
-        A moved object counts from the start of its last place skill on: before, it wasn't there yet."""
+        """The offline answer: for each goal every frame that solves it; ``[[-1]]`` where some goal has none."""
         from nav.findingdory.tasks import answer_groups
 
         rows = [
@@ -83,6 +82,36 @@ class Truth:
             for group in answer_groups(self.experience.log, question)
         ]
         return rows if rows and all(rows) else [[-1]]
+
+    def solvable(self, goal: Goal) -> bool:
+        """Whether each group of the goal has a frame that solves it: :meth:`answer` is not ``[[-1]]``. Stops at the
+        first frame found, so that it costs a few rays where ``answer`` draws for one frame in ten."""
+        return goal.solvable and all(any(self._is_shown(goal, name) for name in group) for group in goal.groups)
+
+    def _is_shown(self, goal: Goal, entity_id: str) -> bool:
+        key = (goal.target, entity_id)
+        if key in self._frames_of:
+            return bool(self._frames_of[key])
+        if key not in self._shown:
+            poses = self._poses[self._since(goal, entity_id) :]
+            away = np.hypot(*(poses[:, :2] - np.array(self._entity(entity_id).position[:2])).T)
+            # The nearest first: a frame that passes is among them, and most things have one.
+            self._shown[key] = any(
+                self._may_hold(goal, entity_id, pose) and FULL.holds(goal.target, self.reading_at(entity_id, pose))
+                for pose in (AgentPose(*poses[at].tolist()) for at in np.argsort(away, kind="stable"))
+            )
+        return self._shown[key]
+
+    @cached_property
+    def _poses(self) -> np.ndarray:
+        """(frames, 4) x, y, z, yaw."""
+        return np.array([frame.pose for frame in self.experience.frames], float).reshape(-1, 4)
+
+    def _since(self, goal: Goal, entity_id: str) -> int:
+        """A moved object counts from the start of its last place skill on: before, it wasn't there yet."""
+        if goal.target != "object":
+            return 0
+        return max((i.place_step for i in self.experience.interactions if i.object_id == entity_id), default=0)
 
     def frames_of(self, goal: Goal, entity_id: str) -> list[int]:
         """Frames from which the predicate of ``goal.target`` holds for this entity."""
@@ -92,12 +121,9 @@ class Truth:
         return self._frames_of[key]
 
     def _find_frames(self, goal: Goal, entity_id: str) -> list[int]:
-        since = 0
-        if goal.target == "object":
-            since = max((i.place_step for i in self.experience.interactions if i.object_id == entity_id), default=0)
         return [
             f
-            for f in range(since, self.frames)
+            for f in range(self._since(goal, entity_id), self.frames)
             if self._may_hold(goal, entity_id, self.experience.frames[f].pose)
             and FULL.holds(goal.target, self.reading(entity_id, f))
         ]
