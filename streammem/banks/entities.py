@@ -7,7 +7,8 @@ the scene. A thing is an entity of one stream:
     a tracked thing    ``#track`` or ``#track@session`` (a tracker counts anew in every session); its ``label`` is an
                        attribute like any other, so a tracker whose label flickers doesn't make two things
     an untracked one   its label: one entity for "some cup", of which only sightings are known
-    text in the scene  the text itself, of the kind ``text``
+    text in the scene  the text in quotation marks, of the kind ``text``: a sign that reads "mug" is no mug. It is
+                       found without the marks, too
 
 A statement with the attribute ``same_as`` joins two names for good. Everything else never overwrites: values are
 superseded and keep their interval (``history.py``), sightings are intervals too. Facts are ordered by capture time,
@@ -85,6 +86,11 @@ class Things(msgspec.Struct, array_like=True):
     """Entities that were dropped whole for want of room."""
 
 
+def _found_by(entity: Entity) -> set[str]:
+    names = {entity.kind.casefold(), entity.name.casefold()}
+    return (names | {entity.name.casefold().strip("“”")} if entity.kind == "text" else names) - {""}
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Things).decode
 
@@ -154,7 +160,7 @@ class EntitiesBank:
         for span in record.texts:
             text = " ".join(span.text.split())[:TEXT_CHARS]
             if span.score >= self._least and len(text) >= 2:
-                self._sight(things, self._entity(things, record.stream, text, "text"), record, span.score)
+                self._sight(things, self._entity(things, record.stream, f"“{text}”", "text"), record, span.score)
         if things.bytes > self._cap:
             self._demote(record.stream, things)
         return ()
@@ -173,11 +179,11 @@ class EntitiesBank:
 
     def _index(self, stream: str, entity: Entity) -> None:
         kinds = self._kinds.setdefault(stream, {})
-        for kind in {entity.kind.casefold(), entity.name.casefold()} - {""}:
+        for kind in _found_by(entity):
             kinds.setdefault(kind, {})[entity.name] = None
 
     def _unindex(self, stream: str, entity: Entity) -> None:
-        for kind in (entity.kind.casefold(), entity.name.casefold()):
+        for kind in _found_by(entity):
             self._kinds.get(stream, {}).get(kind, {}).pop(entity.name, None)
 
     def _rename(self, stream: str, entity: Entity) -> None:

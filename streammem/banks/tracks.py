@@ -332,7 +332,7 @@ class TracksBank:
         )
 
     def _bytes(self, name: str, track: Track) -> int:
-        lists = 200 * len(track.intervals) + 160 * len(track.path) + 180 * len(track.moments)
+        lists = 136 * len(track.intervals) + 160 * len(track.path) + 180 * len(track.moments)
         return OVERHEAD + lists + self._memories[name, track.name].ram_bytes
 
     def forget(self, stream: str, t_start_ns: int, t_end_ns: int) -> int:

@@ -93,7 +93,18 @@ def test_detections_tracks_and_text(memory: Memory) -> None:
     assert ask(memory, "last_seen", entity="cup")["facts"][0]["entity"] == "#7@b"
     assert ask(memory, "last_seen", entity="GATE 4")["facts"][0]["t_last_ns"] == 120 * SECOND
     order = ask(memory, "order", entities=["GATE 4", "dog", "#7@b"], attribute="seen")
-    assert [fact["entity"] for fact in order["facts"]] == ["dog", "#7@b", "GATE 4"]
+    assert [fact["entity"] for fact in order["facts"]] == ["dog", "#7@b", "“GATE 4”"]
+
+
+def test_a_sign_that_names_a_thing_is_not_that_thing(memory: Memory) -> None:
+    """Read first, and read last: neither makes the mug be seen when the sign was."""
+    memory.write(Observation(stream="cam", seq=0, capture_ns=0, texts=(TextSpan("mug", 0.9),)))
+    memory.write(seen(1, 50, Detection("mug", 0.9, BOX)))
+    memory.write(Observation(stream="cam", seq=2, capture_ns=90 * SECOND, texts=(TextSpan("mug", 0.9),)))
+    facts = ask(memory, "named", names=["mug"])["facts"]
+    assert [(f["entity"], f["t_start_ns"], f["t_last_ns"]) for f in facts] == [("mug", 50 * SECOND, 50 * SECOND)]
+    told = {f["entity"]: f["t_last_ns"] for f in ask(memory, "last_seen", entity="mug")["facts"]}
+    assert told == {"mug": 50 * SECOND, "“mug”": 90 * SECOND}
 
 
 def test_a_label_that_flickers_is_one_thing_of_one_kind(memory: Memory) -> None:
