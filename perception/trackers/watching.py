@@ -117,7 +117,8 @@ def track_source(
         sink.write(batch)
     for prompt in waiting:
         if prompt.kind == "words":
-            raise InputError(f"{prompt.words!r} isn't seen surely enough anywhere", hint="point at it: x,y@SECONDS")
+            seen = f"no frame shows {prompt.words!r} surely enough, or not clearly enough where"
+            raise InputError(seen, hint=f'point at it: --track "{prompt.name}=x,y@SECONDS"')
         raise InputError(f"the source ends before {prompt.at_s:g} s, where {prompt.name!r} is", hint="@SECONDS")
     report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
     return report

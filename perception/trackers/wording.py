@@ -3,7 +3,9 @@
 Whether it is there is decided as a question is (15 crops, the calibrated ``evidence`` signal at its threshold). Where
 it is, the same network says by itself: its last layer, applied to every cell of the last map instead of their mean, is
 the class activation map (Zhou et al. 2016). Two sizes of the picture are read: the small one sees the whole thing, the
-large one its outline. It knows things that ImageNet has names for; for others point at them, or give a detector.
+large one its outline. What was found is cut out and looked at once more: of 17 frames tried, that told the 13 places
+that were right (at least .5) from the 4 that weren't (at most .14). It knows things that ImageNet has names for; for
+others point at them, or give a detector.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ SHARE = 0.7
 """Of the map's highest value: what lies above it, connected with the highest, is taken for the thing."""
 MARGIN = 0.1
 """Around that, as a share of its sides: how far its outline may reach beyond the map's."""
+CONFIRM_MARGIN, CONFIRM = 0.25, 0.3
+"""The crop around it in which it is looked at again, and the share of probability that its classes must have there."""
 _LEAST_P = 1e-4
 _RECIPE = "lite0-cells-1"
 
@@ -56,27 +60,25 @@ class WordFinder:
         return float(score[0]), np.inf if least is None else least
 
     def find(self, image: np.ndarray, words: str) -> np.ndarray | None:
-        """The mask (h, w) bool of what ``words`` name, None where ``image`` doesn't show it surely enough.
+        """The mask (h, w) bool of what ``words`` name, None where ``image`` doesn't show it surely enough, or not
+        clearly enough where.
 
         Raises InputError for words without a name that the network knows, ModelUnavailable."""
         classes = known_classes(words)
         score, least = self.evidence(image, words)
         return self.outline(image, classes) if score >= least else None
 
-    def outline(self, image: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """The mask (h, w) bool of where ``image`` looks most like ``classes``: something is always the most alike."""
+    def outline(self, image: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+        """The mask (h, w) bool of where ``image`` looks most like ``classes``; None where a second look disagrees."""
         here = self.likelihood(image, classes)
         certain = (here >= SHARE * here.max()).astype(np.uint8)
         _, pieces = cv2.connectedComponents(certain)
         core = pieces == pieces[np.unravel_index(int(here.argmax()), here.shape)]
-        rows, columns = np.flatnonzero(core.any(axis=1)), np.flatnonzero(core.any(axis=0))
-        tall, wide = (1 + round(MARGIN * (at[-1] - at[0])) for at in (rows, columns))
+        parts = self._space.glance(np.ascontiguousarray(image[_around(core, CONFIRM_MARGIN)]))[1].parts
+        if np.exp(parts["scores"][0][np.isin(parts["classes"][0], classes)].astype(np.float32)).sum() < CONFIRM:
+            return None
         labels = np.full(here.shape, cv2.GC_BGD, np.uint8)
-        window = (
-            slice(max(0, rows[0] - tall), rows[-1] + tall + 1),
-            slice(max(0, columns[0] - wide), columns[-1] + wide + 1),
-        )
-        labels[window] = cv2.GC_PR_BGD
+        labels[_around(core, MARGIN)] = cv2.GC_PR_BGD
         labels[core] = cv2.GC_PR_FGD
         mask = cut_out(image, labels)
         # Cut along the colours it may fall apart or vanish: then the map itself is the better start.
@@ -104,6 +106,16 @@ class WordFinder:
                 folder = weights.prepared(weights.LITE0, _RECIPE, ("model.onnx",), _build, cache=self._cache)
                 self._session = runtime.open_session(folder / "model.onnx")
             return self._session
+
+
+def _around(core: np.ndarray, margin: float) -> tuple[slice, slice]:
+    """Rows and columns of the box around ``core`` (h, w) bool, grown by ``margin`` of its sides."""
+    spans = []
+    for axis in (1, 0):
+        at = np.flatnonzero(core.any(axis=axis))
+        grown = 1 + round(margin * (at[-1] - at[0]))
+        spans.append(slice(max(0, int(at[0]) - grown), int(at[-1]) + grown + 1))
+    return spans[0], spans[1]
 
 
 def with_words(
