@@ -70,6 +70,8 @@ MEANS = {
     "computer screen": ("CRT monitor", "monitor"), "table": ("dining table", "desk"),
     "orange": ("orange",), "traffic sign": ("traffic or street sign",),
     "street sign": ("traffic or street sign",), "road sign": ("traffic or street sign",),
+    "bowl": ("soup bowl", "mixing bowl"), "wine glass": ("goblet",), "toilet": ("toilet seat",),
+    "motorcycle": ("moped", "motor scooter"), "motorbike": ("moped", "motor scooter"), "pool": ("pool table",),
 }  # fmt: skip
 TOO_ABSTRACT = frozenset(" ".join(name.split()) for name in TOO_ABSTRACT)
 

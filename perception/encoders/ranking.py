@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 
 from perception.encoders import evidence, sparse, vocabulary
+from perception.encoders.claim import Claim, read_claim
 from perception.encoders.minilm import MiniLM
 from perception.encoders.vocabulary import TEMPERATURE
 from streammem.recall.query import content_phrase
@@ -49,7 +50,7 @@ class Question:
     weights: np.ndarray
     similarities: np.ndarray
     vector: np.ndarray
-    claim: evidence.Claim
+    claim: Claim
 
 
 def read_query(text: str, model: MiniLM) -> Question:
@@ -67,7 +68,7 @@ def read_query(text: str, model: MiniLM) -> Question:
         (weights / weights.sum()).astype(np.float32),
         (table.class_vectors @ vectors[0]).astype(np.float32),
         vectors[0],
-        evidence.read_claim(phrase, _FUNCTION_WORDS),
+        read_claim(phrase, _FUNCTION_WORDS),
     )
 
 

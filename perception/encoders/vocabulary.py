@@ -36,15 +36,7 @@ _EVERYDAY = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Match:
-    """Words of the question, ``first`` to ``last`` of its tokens, that name things of the vocabulary.
-    ``classes`` (k,) int64."""
-
-    word: str
-    classes: np.ndarray
-    first: int
-    last: int
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,21 +66,9 @@ class Vocabulary:
         w = np.exp(x - x.max())
         return (w / w.sum()).astype(np.float32)
 
-    def matches(self, text: str) -> list[Match]:
-        """Names and kinds that stand in ``text`` word for word (singular or plural), longest first, no overlaps."""
-        tokens = [singular(t) for t in split(text)]
-        found: list[Match] = []
-        used = [False] * len(tokens)
-        for length in range(min(4, len(tokens)), 0, -1):
-            for start in range(len(tokens) - length + 1):
-                span = range(start, start + length)
-                word = " ".join(tokens[i] for i in span)
-                entry = self.words.get(_EVERYDAY.get(word, word))
-                if entry is not None and not any(used[i] for i in span):
-                    found.append(Match(word, entry, start, start + length - 1))
-                    for i in span:
-                        used[i] = True
-        return found
+    def classes_of(self, word: str) -> np.ndarray:
+        """The classes (k,) int64 that a singular word or phrase surely means; none for a word that isn't known."""
+        return self.words.get(_EVERYDAY.get(word, word), _NONE)
 
 
 def split(text: str) -> list[str]:
