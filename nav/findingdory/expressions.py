@@ -20,7 +20,7 @@ from typing import Any
 from nav.findingdory import goals as g
 from nav.findingdory.clock import clock_text
 from nav.findingdory.goals import Profile
-from nav.findingdory.log import ATTRIBUTES, InteractionLog
+from nav.findingdory.log import ATTRIBUTES, InteractionLog, ObjectInfo, ReceptacleInfo, RoomInfo
 from nav.findingdory.tasks import Goal, Mode, Question, Target, ordinal, task
 from streammem.errors import SourceError
 
@@ -189,10 +189,14 @@ def _wanted(given: Mapping[str, Any]) -> list[tuple[str, Any]]:
         raise SourceError(f"properties without name and value: {str(given)[:120]}", hint="check the file") from None
 
 
+_INFO: Mapping[Target, type] = {"object": ObjectInfo, "receptacle": ReceptacleInfo, "room": RoomInfo}
+
+
 def _members(given: Mapping[str, Any], target: Target, log: InteractionLog, profile: Profile) -> list[str]:
     kind = str(given.get("expr_type", ""))
-    groups = {"object": log.objects, "receptacle": log.receptacles, "room": log.rooms}
-    pool = [one.entity_id for one in groups[target] if kind in ANY_TYPE or one.category == kind.removeprefix("region_")]
+    group = [one for one in log.entities if isinstance(one, _INFO[target])]
+    named = kind.removeprefix("region_")
+    pool = [one.entity_id for one in group if kind in ANY_TYPE or log.category(one.entity_id) == named]
     facts, wanted = properties(log, profile), _wanted(given)
     roles = {key for key, value in wanted if key in ("start_receptacle", "goal_receptacle") and value is True}
     if profile == "strict" and target == "receptacle" and len(roles) == 1:

@@ -15,8 +15,9 @@ from nav.findingdory.agents import Asked
 from nav.findingdory.choosing import best_view
 from nav.findingdory.instructions import Instruction, is_furniture
 from nav.findingdory.memory_agents import MemoryAgent
+from nav.findingdory.metered import Metered
 from nav.findingdory.recollection import Recollection
-from streammem.errors import ServiceError
+from streammem.errors import BudgetSpent, DeadlineExceeded, ProtocolError, ServiceBusy
 from streammem.reason.base import ChatModel, Message
 
 SCHEMA: Mapping[str, Any] = {
@@ -35,17 +36,24 @@ _MOST_TARGETS = 64
 
 
 class ModelAgent(MemoryAgent):
-    """``model``: any chat model of ``streammem.reason`` (an endpoint or a local one)."""
+    """``model``: any chat model of ``streammem.reason`` (an endpoint or a local one), or one with a purse.
 
-    def __init__(self, model: ChatModel, name: str = "llm") -> None:
+    A reply that can't be used is no answer and is counted; a server that is gone ends the run, which goes on later."""
+
+    def __init__(self, model: ChatModel | Metered, name: str = "llm") -> None:
         super().__init__("all", name=name)
-        self._model = model
+        self._model = model if isinstance(model, Metered) else Metered(model)
         self.drives = False
         self._text = ""
 
     def reset(self, seed: int) -> None:
         super().reset(seed)
         self._text = ""
+        self._model.begin()
+
+    def costs(self) -> dict[str, float]:
+        """Calls, tokens, seconds and bad replies of this episode."""
+        return self._model.costs()
 
     def answer(self, asked: Asked) -> list[int] | None:
         known = self._recollected()
@@ -53,14 +61,20 @@ class ModelAgent(MemoryAgent):
         said = (Message("system", (TASK,)), Message("user", (f"{self._text}\n\nInstruction: {asked.text}",)))
         try:
             reply = self._model.chat(said, schema=SCHEMA, max_tokens=200)
-        except ServiceError:
+        except (BudgetSpent, DeadlineExceeded, ServiceBusy, ProtocolError):
             return None
-        frames = (reply.data or {}).get("frames")
-        if not isinstance(frames, list) or not 0 < len(frames) <= _MOST_TARGETS:
+        if reply.data is None:
             return None
+        frames = reply.data.get("frames")
         moments = {record.seq for record in known.moments}
-        good = [frame for frame in frames if type(frame) is int and frame in moments]
-        return good if len(good) == len(frames) else None
+        if (
+            not isinstance(frames, list)
+            or not 0 < len(frames) <= _MOST_TARGETS
+            or any(type(frame) is not int or frame not in moments for frame in frames)
+        ):
+            self._model.bad_frames += 1
+            return None
+        return frames
 
 
 def diary(known: Recollection) -> str:

@@ -56,6 +56,10 @@ def findingdory(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="N=V,...", help="calls, tokens, seconds of llm in an episode.")
     ] = None,
+    days: Annotated[
+        str,
+        typer.Option("--days", metavar="1,3,10", help="Lives in one home and one memory, asked after so many days."),
+    ] = "",
     config: o.ConfigFile = None,
     set_: o.Assign = None,
     quiet: o.Quiet = False,
@@ -78,7 +82,10 @@ def findingdory(
         )
     chat = _model(settings, endpoint, model, budget)
     folder = Path(out_dir)
-    if env == "offline":
+    if days:
+        report, lines = _lives(days, env, episodes, agent, folder, out,
+                               profile=profile, interactions=interactions, size=size)  # fmt: skip
+    elif env == "offline":
         report, lines = _offline(data, split, frames, episodes, agent, folder, settings, chat, out)
     else:
         report, lines = _worlds(env, data, split, scenes, episodes, agent, folder, chat, out,
@@ -168,10 +175,34 @@ def _worlds(
     seeds = runner.parse_seeds(episodes or "0-4")
     done = [0]
 
-    def told(seed: int, seconds: float) -> None:
+    def told(episode: str, seconds: float) -> None:
         done[0] += 1
-        out.note(f"{done[0]}/{len(seeds)}: home {seed} in {seconds:.1f} s")
+        out.note(f"{done[0]}/{len(seeds)}: home {episode} in {seconds:.1f} s")
 
-    made = runner.Setting(draw="gl" if env == "mujoco" else "rays", **setting)
-    report = runner.run(seeds, names or ["oracle", "random"], made, folder, told=told)
+    model = chat().id if "llm" in (names or ()) else ""
+    made = runner.Setting(draw="gl" if env == "mujoco" else "rays", model=model, **setting)
+    llm = {"llm": lambda world, asked: runner.model_agent(chat)}
+    report = runner.run(seeds, names or ["oracle", "random"], made, folder, told=told, agents=llm)
     return report, markdown(report)
+
+
+def _lives(
+    days: str, env: str, episodes: str, names: list[str] | None, folder: Path, out: Output, **setting: Any
+) -> tuple[dict[str, Any], str]:
+    """Days in a row, in homes of our own."""
+    from nav.findingdory import lives
+    from nav.findingdory.run import Setting, parse_seeds
+    from streammem.errors import InputError
+
+    if env not in ("mujoco", "rays"):
+        raise InputError(f"lives of days aren't lived in {env}", hint="use --env mujoco or rays")
+    made = Setting(draw="gl" if env == "mujoco" else "rays", **setting)
+    report = lives.run(
+        parse_seeds(episodes or "0-2"),
+        names or lives.DEFAULT,
+        lives.parse_days(days),
+        made,
+        folder,
+        told=lambda seed, seconds: out.note(f"home {seed} in {seconds:.1f} s"),
+    )
+    return report, lives.markdown(report)
