@@ -35,6 +35,7 @@ from streammem.reason.looking import (
     search_plan,
     top_score,
 )
+from streammem.recall import facts
 from streammem.recall.answer import CLOSEST, answer_of
 from streammem.recall.plan import Plan, plan_question, resolve
 from streammem.recall.query import content_words, parse_query
@@ -163,6 +164,9 @@ class EmbeddedAgents:
     def _attempt(self, task: Task, plan: Plan, view: View, purse: Purse, confirm: bool = False) -> Attempt:
         if task.options:
             return self._choice(task, plan, view, purse)
+        told = facts.consult(view, plan, task.streams, task.between)
+        if told is not None:
+            return self._known(task, told, view, purse)
         if plan.ranges and not content_words(plan.phrase):
             return self._described(task, plan, view, purse)
         found = search_plan(view, plan.phrase, task, plan, purse)
@@ -174,6 +178,17 @@ class EmbeddedAgents:
             )
             return replace(made, answer=answer, enough=False, why=f"{made.why}, one look alone")
         return made
+
+    def _known(self, task: Task, told: facts.Told, view: View, purse: Purse) -> Attempt:
+        """What the structured banks know, beside the moments of the thing itself: the same answer as without a
+        reasoner. Only what the pictures contradict, or what isn't quite what was asked, is looked at again."""
+        about = facts.looked_for(task.question, told)
+        found = find(view, about, k=max(CLOSEST, task.k), between=task.between, streams=task.streams)
+        purse.pay(records=found.rows)
+        answer = facts.with_moments(view, task.question, told, found, answer_of(view, found))
+        banks = ", ".join(dict.fromkeys(proof.bank for proof in told.proofs)) or "no bank"
+        made = _attempt_of(answer, looked=found.rows > 0, why=f"{facts.SAID} {banks}")
+        return replace(made, enough=facts.settled(told, answer))
 
     def judged(self, task: Task, view: View, found: Found, plan: Plan | None = None) -> Attempt:
         """The trunk's verdict on what was found, with the asked time of ``plan`` in force."""

@@ -50,6 +50,7 @@ from streammem.reason.listing import (
 )
 from streammem.reason.looking import bounds_of, fine_scope, judge
 from streammem.reason.talk import Talk
+from streammem.recall import facts
 from streammem.recall.plan import Plan
 from streammem.recall.search import find
 
@@ -93,8 +94,8 @@ class ModelAgents:
 
     def look_over(self, task: Task, plan: Plan, context: Context, purse: Purse) -> Attempt:
         base = self.embedded.look_over(task, plan, context, purse)
-        if not base.looked:
-            return base
+        if not base.looked or (base.enough and base.why.startswith(facts.SAID)):
+            return base  # what the banks know for sure needs no model, and no tokens
         if context.captions is not None:
             context.captions.pay_from(purse)
         self._entries = with_known(coarse_entries(task, context), task, context)

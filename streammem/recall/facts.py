@@ -34,6 +34,8 @@ FOUND = 0.5
 """Confidence from which a fact is an answer; below it is told, as ``unsure``."""
 MOST_PROOFS = 5
 FRAMES = 3
+SAID = "said by"
+CONTRADICTED = "the pictures contradict it"
 MARGIN_NS = 2_000_000_000
 """A picture this close to the end of a stretch belongs to it."""
 
@@ -115,7 +117,7 @@ def asked_of(view: View, question: str, streams: Sequence[str] | None, between: 
 def consult(view: View, plan: Plan, streams: Sequence[str] | None, between: Between | None) -> Told | None:
     """What the banks that the plan names say to its question; None where they can't answer it."""
     asked = plan.asked
-    if asked is None or plan.future or plan.empty:
+    if asked is None or plan.future or plan.empty or getattr(view, "query", None) is None:
         return None
     from streammem.recall import fact_answers
 
@@ -141,7 +143,7 @@ def with_moments(view: View, question: str, told: Told, found: Found, base: Answ
     against = "" if status == "not_seen" else contradicted(view, told, found, base)
     confidence = told.confidence
     if against:
-        trace.append(f"the pictures contradict it: {against}")
+        trace.append(f"{CONTRADICTED}: {against}")
         status, confidence = "unsure", min(confidence, 1 - FOUND)
         text = f"{text} But {against}."
     shown = evidence if status == "found" else ()
@@ -160,6 +162,11 @@ def with_moments(view: View, question: str, told: Told, found: Found, base: Answ
         trace=(*trace, *base.trace),
     )
     return lessons.consult(view, answer)
+
+
+def settled(told: Told, answer: Answer) -> bool:
+    """Whether looking again could change nothing: the banks know, and the pictures don't speak against them."""
+    return not told.hedged and not any(line.startswith(CONTRADICTED) for line in answer.trace)
 
 
 def looked_for(question: str, told: Told | None) -> str:
