@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from perception.encoders import lite0, lite0_graph, runtime, vocabulary, weights
+from perception.encoders.claim import read_claim
 from perception.encoders.imagenet import ImageNetSpace
 from perception.trackers.prompts import FORMS, Prompt, cut_out
 from streammem.errors import InputError
@@ -138,14 +139,15 @@ def with_words(
 
 def known_classes(words: str) -> np.ndarray:
     """The ImageNet classes that ``words`` name, (k,) int64. Raises InputError where there are none."""
-    things = vocabulary.load().matches(content_phrase(words) or words)
-    if not things:
+    claim = read_claim(content_phrase(words) or words, frozenset({"a", "an", "the"}))
+    named = [thing.classes for thing in claim.things]
+    if claim.blind or not sum(len(classes) for classes in named):
         near = difflib.get_close_matches(words.lower(), vocabulary.load().words, n=1, cutoff=0.8)
         raise InputError(
             f"--track {words!r} isn't one of the 1,000 things that can be looked for by name",
             hint=f"{f'is it {near[0]!r}? Or ' if near else ''}give {FORMS}",
         )
-    return np.unique(np.concatenate([thing.classes for thing in things]))
+    return np.unique(np.concatenate(named))
 
 
 def _build(folder: Path) -> None:
