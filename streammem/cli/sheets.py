@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streammem.clock import StreamClock
+from streammem.errors import QueryError
 from streammem.model import Answer, Evidence, FrameRef, Label, Record, Why
 from streammem.render import FrameAt, contact_sheet, tiles_of, write_png
 
 if TYPE_CHECKING:
     from streammem.cli.watched import Opened
+    from streammem.client import Client
     from streammem.memory import Memory
 
 MOST_TILES = 24
@@ -83,6 +85,24 @@ def nearest(memory: Memory, t_ns: int, streams: Sequence[str] | None) -> list[Ev
         if block.stream not in best or distance < best[block.stream][0]:
             best[block.stream] = (distance, row, block)
     return [as_evidence(block.record(row)) for _, (_, row, block) in sorted(best.items())]
+
+
+def of_records(memory: Memory | Client, ids: Sequence[str]) -> list[Evidence]:
+    """The records with these ids (16 hexadecimal digits, as answers name them). Raises QueryError for one that isn't
+    there, or isn't an id."""
+    found = []
+    for text in ids[:MOST_TILES]:
+        try:
+            number = int(text, 16)
+        except ValueError:
+            raise QueryError(
+                f"{text[:40]!r} is no record's id", hint="16 hexadecimal digits, from `ask --json`"
+            ) from None
+        record = memory.record(number)
+        if record is None:
+            raise QueryError(f"no record {text[:40]!r} is remembered", hint="it may have been merged or forgotten")
+        found.append(as_evidence(record))
+    return found
 
 
 def as_evidence(record: Record) -> Evidence:

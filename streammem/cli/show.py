@@ -21,6 +21,9 @@ def show(
     out_file: Annotated[str, typer.Option("-o", "--out", metavar="PNG", help="Where the sheet goes.")] = "sheet.png",
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="The moment nearest to this time.")] = None,
     between: o.Between = None,
+    record: Annotated[
+        list[str] | None, typer.Option("--record", metavar="ID", help="A record that an answer names; may be repeated.")
+    ] = None,
     query: Annotated[str | None, typer.Option("--query", metavar="WORDS", help="The moments closest to words.")] = None,
     stream: o.Streams = None,
     k: o.Count = None,
@@ -32,7 +35,7 @@ def show(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> int:
-    """A contact sheet: of a query, of one time, of a stretch of time, or of everything.
+    """A contact sheet: of a query, of one time, of a stretch of time, of records by their ids, or of everything.
 
     Exit code 1: nothing is remembered there."""
     settings = o.load(config, set_, fps, k).config
@@ -42,8 +45,9 @@ def show(
     from streammem.errors import QueryError
     from streammem.recall.query import parse_query
 
-    if at is not None and (between is not None or query is not None):
-        raise QueryError("--at goes alone", hint="--query and --between can be combined")
+    if (at is not None or record) and (between is not None or query is not None or (at is not None and record)):
+        name = "--at" if at is not None else "--record"
+        raise QueryError(f"{name} goes alone", hint="--query and --between can be combined")
     if query is not None:
         parse_query(query, limit=settings.recall.max_question)
     check_words([at] if at is not None else between)
@@ -56,9 +60,11 @@ def show(
         streams = opened.memory.streams()
         span = read_between(between, opened.memory, stream)
         n = settings.recall.k if k is not None else TILES
-        if query is None and local is None:
-            raise QueryError("a service shows the moments of a question", hint="--query WORDS")
-        if at is not None and local is not None:
+        if record:
+            moments, title = sheets.of_records(opened.memory, record), f"{opened.name}: {', '.join(record[:4])}"
+        elif query is None and local is None:
+            raise QueryError("a service shows records, and the moments of a question", hint="--query WORDS")
+        elif at is not None and local is not None:
             kind, now_ns = the_clock(opened.memory, stream)
             moments = sheets.nearest(local, parse_time(at, now_ns=now_ns, clock=kind), stream)
             title = f"{opened.name} at {at}"

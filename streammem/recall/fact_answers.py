@@ -129,7 +129,8 @@ def proofs_of(known: Known, spells: Sequence[Spell], banks: Banks, detail: str =
     for spell in spells:
         inside = tuple(pair for pair in kept if spell.t_start_ns <= pair[1] <= spell.t_end_ns)
         ids = (spell.ids or inside)[:3]
-        told = detail or f"{known.shown}, score {spell.score:.2f}"
+        share = f", {known.share:.0%} of the colour" if known.share is not None else ""
+        told = detail or f"{known.shown}{share}, score {spell.score:.2f}"
         large = known.bank == "tracks" and area_of(known.box) >= LARGE
         out.append(
             Proof(known.bank, known.stream, spell.t_start_ns, spell.t_end_ns, spell.score, told, ids, large=large)
@@ -159,7 +160,7 @@ def listed(parts: Sequence[str], total: int | None = None) -> str:
 
 
 def source_of(known: Sequence[Known]) -> str:
-    return f" ({', '.join(dict.fromkeys(each.bank for each in known))})"
+    return f" [{', '.join(dict.fromkeys(each.bank for each in known))}]"
 
 
 def _capital(text: str) -> str:

@@ -72,7 +72,7 @@ def _stated(known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
     )
     status = "found" if sure >= FOUND else "unsure"
     text = text[:1].upper() + text[1:]
-    return Told(f"{text} (entities).", status, sure, [proof])
+    return Told(f"{text} [entities].", status, sure, [proof])
 
 
 def _place(value: Mapping[str, Any], say: Say) -> str:
@@ -102,7 +102,7 @@ def _mapped(thing: Thing, plan: Plan, banks: Banks, say: Say) -> Told | None:
     text += f". {more} more of that name" if more else ""
     text = text[:1].upper() + text[1:]
     proof = Proof("spatial", evidence.stream, evidence.t_start_ns, evidence.t_end_ns, sure, text, ready=evidence)
-    return Told(f"{text} (spatial).", "found" if sure >= FOUND else "unsure", sure, [proof])
+    return Told(f"{text} [spatial].", "found" if sure >= FOUND else "unsure", sure, [proof])
 
 
 def _things(thing: Thing, plan: Plan, banks: Banks) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def _in_picture(known: Sequence[Known], plan: Plan, banks: Banks, say: Say) -> T
     text = "; ".join(parts)
     more = f"; and {len(tracked) - 3} more" if len(tracked) > 3 else ""
     sure = min(sure_of(each, each.spells[-1:]) for each in tracked[:3])
-    return Told(f"{text[:1].upper()}{text[1:]}{more} (tracks).", "found" if sure >= FOUND else "unsure", sure, proofs)
+    return Told(f"{text[:1].upper()}{text[1:]}{more} [tracks].", "found" if sure >= FOUND else "unsure", sure, proofs)
 
 
 def part_of(box: Sequence[float]) -> str:
@@ -170,7 +170,7 @@ def _still(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
     status = "found" if bool(there) != gone and sure >= FOUND else "unsure" if sure < FOUND else "not_seen"
     text = text[:1].upper() + text[1:]
     return Told(
-        f"{text} (tracks).", status, sure if status == "found" else 0.0, proofs_of(best, best.spells[-1:], banks)
+        f"{text} [tracks].", status, sure if status == "found" else 0.0, proofs_of(best, best.spells[-1:], banks)
     )
 
 
@@ -198,7 +198,7 @@ def _near(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         rows = sorted(others.values(), key=lambda one: (one["distance_m"] or 0.0, one["label"]))
         if rows:
             parts = [f"{say.name(one['label'])} ({one['distance_m'] or 0:.1f} m)" for one in rows[:MOST]]
-            text = f"Within {NEAR_M:g} m of {say.name(best['label'])}: {', '.join(parts)} (spatial)."
+            text = f"Within {NEAR_M:g} m of {say.name(best['label'])}: {', '.join(parts)} [spatial]."
             sure = min(float(best["score"]), max(float(one["score"]) for one in rows))
             proof = Proof("spatial", ready.stream, ready.t_start_ns, ready.t_end_ns, sure, text, ready=ready)
             return Told(text, "found" if sure >= FOUND else "unsure", sure, [proof])
@@ -224,7 +224,7 @@ def _near_in_picture(known: Known, banks: Banks, say: Say) -> Told | None:
         f"track {say.name(i['track'])} ({say.name(i['label'])}) at {say.at(t, known.stream)}"
         for _, t, i in found[:MOST]
     ]
-    text = f"Near {say.name(known.shown)} in the picture: {', '.join(parts)} (tracks)."
+    text = f"Near {say.name(known.shown)} in the picture: {', '.join(parts)} [tracks]."
     proofs = [Proof("tracks", known.stream, t, t, 0.6, f"boxes {gap:.2f} heights apart") for gap, t, _ in found[:3]]
     return Told(text, "found", 0.6, proofs)
 
@@ -311,7 +311,7 @@ def _route(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
     best = routes[0]
     ready = _ready(best["evidence"])
     if not best["found"]:
-        text = f"No way {whence} to {say.name(name)} was ever walked: the map doesn't connect them (spatial)."
+        text = f"No way {whence} to {say.name(name)} was ever walked: the map doesn't connect them [spatial]."
         return Told(
             text,
             "unsure",
@@ -320,7 +320,7 @@ def _route(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         )
     points = " → ".join(_point(each) for each in best["waypoints_m"][:MOST])
     more = f" … {len(best['waypoints_m']) - MOST} more" if len(best["waypoints_m"]) > MOST else ""
-    text = f"{whence[:1].upper()}{whence[1:]} to {say.name(name)}: {best['length_m']:.1f} m over {len(best['places'])} places: {points}{more} (spatial)."
+    text = f"{whence[:1].upper()}{whence[1:]} to {say.name(name)}: {best['length_m']:.1f} m over {len(best['places'])} places: {points}{more} [spatial]."
     return Told(
         text, "found", 0.9, [Proof("spatial", ready.stream, ready.t_start_ns, ready.t_end_ns, 0.9, text, ready=ready)]
     )
@@ -360,7 +360,7 @@ def _room(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
     bank = proofs[0].bank
     sure = max(float(proof.score) for proof in proofs)
     more = f" and {len(parts) - 12} more" if len(parts) > 12 else ""
-    text = f"In {say.name(asked.to)}: {', '.join(parts[:12])}{more} ({bank})."
+    text = f"In {say.name(asked.to)}: {', '.join(parts[:12])}{more} [{bank}]."
     return Told(text, "found" if sure >= FOUND else "unsure", sure, proofs)
 
 
