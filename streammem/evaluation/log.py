@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,14 @@ class Row(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def report(items: Sequence[Item], log: Log, strategies: Iterable[str], profile: Profile) -> list[Row]:
-    """The constant letter first, then every strategy."""
+Scorer = Callable[[str, Mapping[str, Given]], Score]
+
+
+def report(
+    items: Sequence[Item], log: Log, strategies: Iterable[str], profile: Profile, scorer: Scorer | None = None
+) -> list[Row]:
+    """The constant letter first, then every strategy. ``scorer`` gets a strategy's name and its answers, in place of
+    the benchmark's own rule."""
     letter, share = constant(items)
     rows = []
     if letter:
@@ -99,7 +105,8 @@ def report(items: Sequence[Item], log: Log, strategies: Iterable[str], profile: 
     for name in strategies:
         entries = {item.id: log.entries[name, item.id] for item in items if log.has(name, item)}
         answers = {number: Given(e.text, e.option, bool(e.error)) for number, e in entries.items()}
-        rows.append(_row(name, items, list(entries.values()), score(items, answers, profile)))
+        scored = scorer(name, answers) if scorer is not None else score(items, answers, profile)
+        rows.append(_row(name, items, list(entries.values()), scored))
     return rows
 
 

@@ -100,11 +100,11 @@ def _strict(items: list[Item], answers: Mapping[str, Given]) -> Score:
     marks: dict[str, list[bool]] = defaultdict(list)
     defects = [item for item in items if item.extra.get("defect")]
     for item in items:
-        if not item.extra.get("defect") and item.benchmark not in JUDGED:
+        if not item.extra.get("defect"):
             marks[item.kind].append(correct(item, answers.get(item.id, Given(missing=True))))
     notes = [f"{len(defects)} questions with a defective gold answer left out"] if defects else []
     if items[0].benchmark in JUDGED:
-        notes.append(f"{items[0].benchmark} is scored by a judge model: see judge_score")
+        notes.append("not OpenEQA's score: the true words exactly; its own needs --judge-endpoint and --judge-model")
     if items[0].benchmark == "ovobench":
         return _ovo_mean(marks, {item.kind: item.category for item in items}, tuple(notes))
     return (_mean_of_groups if items[0].benchmark == "mlvu" else _pooled)(marks, tuple(notes))
@@ -215,7 +215,8 @@ def _navqa(items: list[Item], answers: Mapping[str, Given]) -> Score:
 
 
 JUDGED = frozenset({"openeqa"})
-"""Scored by a judge model only: :func:`judge_score`."""
+"""Scored by a judge model (``evaluation/judge.py``); without one, word for word, which is far below what it would
+give."""
 
 OFFICIAL: dict[str, Callable[[list[Item], Mapping[str, Given]], Score]] = {
     "streamingbench": _streamingbench,

@@ -159,13 +159,16 @@ def open_model_captioner(
     return ModelCaptioner(open_chat_model(endpoint, model, sees=sees, timeout_s=timeout_s), frames=frames)
 
 
-def open_chat_model(endpoint: str, model: str, *, sees: bool = True, timeout_s: float = 60.0) -> ChatModel:
-    """``model`` at an endpoint, else the folder of a local one. Raises ConfigError, ModelUnavailable."""
+def open_chat_model(
+    endpoint: str, model: str, *, sees: bool = True, timeout_s: float = 60.0, temperature: float = 0.0
+) -> ChatModel:
+    """``model`` at an endpoint, else the folder of a local one, which is always greedy. Raises ConfigError,
+    ModelUnavailable."""
     if endpoint:
         from streammem.reason.models import Endpoint
 
         limits = Limits(context_tokens=16_384, images=8 if sees else 0, json_schema=True)
-        return Endpoint(endpoint, model, timeout_s=timeout_s, limits=limits)
+        return Endpoint(endpoint, model, timeout_s=timeout_s, temperature=temperature, limits=limits)
     if model:
         from streammem.reason.local import LocalModel
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,8 @@ from streammem.cli.output import Output
 if TYPE_CHECKING:
     from streammem.config import Config
     from streammem.evaluation.items import Item
-    from streammem.evaluation.log import Log, Row
+    from streammem.evaluation.log import Log, Row, Scorer
+    from streammem.evaluation.scorers import Given, Profile, Score
     from streammem.reason.base import ChatModel
 
 app = typer.Typer(add_completion=False)
@@ -47,6 +48,12 @@ def videoqa(
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", metavar="N=V,...", help="Of each answer.")] = None,
     official: Annotated[bool, typer.Option("--official", help="Score as the benchmark's own script does.")] = False,
+    judge_endpoint: Annotated[
+        str | None, typer.Option("--judge-endpoint", metavar="URL", help="OpenEQA: the server of the judging model.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option("--judge-model", metavar="NAME", help="That model, or a model's folder.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the options' order; -1 leaves it.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     out_dir: Annotated[str, typer.Option("--out", metavar="DIR", help="Where the log of every question goes.")] = "",
@@ -64,7 +71,10 @@ def videoqa(
     from streammem.evaluation.items import shuffled
     from streammem.evaluation.loaders import BENCHMARKS, load
     from streammem.evaluation.log import Log, report
+    from streammem.evaluation.scorers import JUDGED
 
+    if (judge_endpoint or judge_model) and benchmark not in JUDGED:
+        raise InputError(f"no judge marks {benchmark}", hint=f"a judge is for {', '.join(sorted(JUDGED))}")
     items = load(benchmark, annotations)
     items = [item if seed < 0 else shuffled(item, seed) for item in items][:limit]
     title = BENCHMARKS[benchmark].title
@@ -85,13 +95,19 @@ def videoqa(
 
             chat = chat_model(settings.reason, endpoint, model)
         _by_videos(items, Path(videos), names, settings, log, out, budget, chat)
-    rows = report(items, log, names, "official" if official else "strict")
+    profile: Profile = "official" if official else "strict"
+    scorer: Scorer | None = None
+    cost: dict[str, object] = {}
+    if judge_endpoint or judge_model:
+        scorer, cost = _judged(items, log, names, settings, out, about, official, judge_endpoint, judge_model)
+    rows = report(items, log, names, profile, scorer)
     if json:
         from streammem.cli.present import plain
 
-        out.document({"benchmark": benchmark, "official": official, "log": str(log.path), "rows": plain(rows)})
+        found = {"benchmark": benchmark, "official": official, "log": str(log.path), "rows": plain(rows)}
+        out.document({**found, **({"judge": cost} if cost else {})})
     else:
-        _show(rows, f"{title}, {len(items)} questions, {'official' if official else 'strict'} score", out)
+        _show(rows, f"{title}, {len(items)} questions, {profile} score", out)
         out.note(f"every question: {log.path}")
     return 0
 
@@ -201,6 +217,45 @@ def _by_videos(
                 for name in names:
                     if not log.has(name, item):
                         log.add(Entry(name, item.id, error=str(error)))
+
+
+def _judged(
+    items: Sequence[Item],
+    log: Log,
+    names: Sequence[str],
+    settings: Config,
+    out: Output,
+    about: dict[str, object],
+    official: bool,
+    endpoint: str | None,
+    model: str | None,
+) -> tuple[Scorer, dict[str, object]]:
+    """Let a model mark the answers; the marks lie beside the log, a file for each judge. The scorer, and the cost."""
+    from streammem.evaluation.judge import TEMPERATURE, Judge, judge_all, judged_hash, judged_score
+    from streammem.evaluation.log import Log
+    from streammem.reason.captioner import open_chat_model
+
+    chat = open_chat_model(
+        endpoint or "", model or "", timeout_s=settings.reason.timeout_seconds, temperature=TEMPERATURE * official
+    )
+    judge = Judge(chat, official=official)
+    path = log.path.parent / f"judge-{judged_hash(judge.id)}.jsonl"
+    marks = Log(path, {**about, "judge": judge.id})
+    try:
+        judge_all(judge, items, log, marks, names, out.note)
+    finally:
+        close = getattr(chat, "close", None)
+        if close is not None:
+            close()
+    spent = judge.purse.tick()
+
+    def scorer(name: str, answers: Mapping[str, Given]) -> Score:
+        mine = {item.id: marks.entries[name, item.id] for item in items if marks.has(name, item)}
+        return judged_score(items, answers, mine, judge.id)
+
+    cost: dict[str, object] = {"id": judge.id, "log": str(path), "calls": spent.calls, "tokens": spent.tokens}
+    out.note(f"the judge: {spent.calls} calls, {spent.tokens:,} tokens; every mark: {path}")
+    return scorer, {**cost, "parse_failures": spent.parse_failures, "seconds": round(spent.seconds, 3)}
 
 
 def _find(folder: Path, video: str) -> Path | None:
