@@ -82,7 +82,8 @@ def stream_id(name: str, content: str) -> str:
 def configuration_hash(config: PerceptionConfig, producer: Producer) -> str:
     """12 hexadecimal digits of everything that changes what is remembered: the settings (``threads`` is none of
     them), the encoders' identity and the version of this code. It is the session of the observations."""
-    settings = config.model_dump(mode="json", exclude={"threads"})
+    # Not the detector's path: its file's hash is part of the encoders' identity.
+    settings = config.model_dump(mode="json", exclude={"threads", "detector"})
     if settings["tokens"] == "off":
         del settings["tokens"]  # younger than the others: what was watched before it was there isn't watched again
     parts = [PERCEPTION_VERSION, settings, producer.module, producer.model, producer.revision, producer.parameters]

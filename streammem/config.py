@@ -33,6 +33,9 @@ class PerceptionConfig(Section):
     faces: Literal["auto", "off"] = "auto"
     """auto: where the face model's file is present. Finds faces, never recognises a person."""
     colours: bool = True
+    detector: str = ""
+    """Path of an ONNX detector with COCO's kinds (YOLOX-nano): people and other things without a class become
+    answerable; about 25 ms a kept frame. Empty: none (docs/quality.md)."""
     tokens: Literal["off", "stride16", "stride8"] = "off"
     """Patch features of every sampled frame, for clips: 196 of 112 numbers or 784 of 40; 151 or 215 MB an hour at 1
     frame/s, about 10 ms a frame."""

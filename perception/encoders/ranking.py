@@ -16,7 +16,7 @@ from importlib import resources
 import numpy as np
 
 from perception.encoders import evidence, sparse, vocabulary
-from perception.encoders.claim import Claim, read_claim
+from perception.encoders.claim import COCO, Claim, read_claim
 from perception.encoders.minilm import MiniLM
 from perception.encoders.vocabulary import TEMPERATURE
 from streammem.recall.query import content_phrase
@@ -32,6 +32,8 @@ VECTOR_SLOPE, VECTOR_START = 1.18, -0.10
 alone finds .26/.52 where class scores find .42/.64)."""
 _MOST_WORDS = 12
 _LEAST_TOLD = np.log(0.02)
+LEAST_BOX = 0.3
+"""A box less sure than this is no reason to tell."""
 # Function words have no picture; their sentence vectors are near "knot", "switch" and other short names.
 _FUNCTION_WORDS = frozenset(
     """a an the of in on at to for from by with and or is are was were be been being do does did has have had there here
@@ -91,8 +93,19 @@ def explain(question: Question, columns: Mapping[str, Ragged], limit: int = 3) -
         # A class with less than a tenth of the whole had no say; one below 2 % isn't worth a word.
         least = 0.1 * shares[crop].sum()
         told = [i for i in best if shares[crop, i] >= max(least, 1e-9) and log_p[crop, i] >= _LEAST_TOLD]
-        out.append(", ".join(f"{names[listed[crop, i]]} {np.exp(log_p[crop, i]):.2f}" for i in told))
+        texts = [f"{names[listed[crop, i]]} {np.exp(log_p[crop, i]):.2f}" for i in told]
+        out.append(", ".join(_told_boxes(question.claim, columns.get("things"), row) + texts))
     return out
+
+
+def _told_boxes(claim: Claim, things: Ragged | None, row: int) -> list[str]:
+    """What a detector saw in this row of the things that no class knows: "person 0.91"."""
+    if things is None:
+        return []
+    boxes = things.values[things.offsets[row] : things.offsets[row + 1], :2].astype(np.float64)
+    wanted = {kind for thing in claim.things if not len(thing.classes) for kind in thing.kinds}
+    best = {kind: max(boxes[boxes[:, 0] == kind, 1], default=0.0) for kind in sorted(wanted)}
+    return [f"{COCO[kind]} {score:.2f}" for kind, score in best.items() if score >= LEAST_BOX]
 
 
 @cache

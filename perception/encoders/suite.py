@@ -1,7 +1,8 @@
 """All encoders of one configuration, as the pipeline sees them (``base.Suite``): lazy, and each signal on its own.
 
 Parts of a kept frame, besides those of its embedding space: ``colours`` (15, 11) float16, ``faces`` (n, 5) float16,
-score and box, and ``text_vectors`` (n, 384) float16, row for row with its texts.
+score and box, ``things`` (n, 6) float16 where a detector is configured (``things.py``), and ``text_vectors`` (n, 384)
+float16, row for row with its texts.
 
 A signal whose weights are missing or differ is off with a plain reason; the others run. Nothing is opened before the
 first picture; :meth:`EncoderSuite.signals` only looks at files.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.encoders import colours, faces, ocr, speech, stats, weights
+from perception.encoders import colours, faces, ocr, speech, stats, things, weights
 from perception.encoders.base import EncodedFrame, Glance
 from perception.encoders.imagenet import ImageNetSpace
 from perception.encoders.minilm import MiniLM
@@ -51,12 +52,13 @@ class EncoderSuite:
         self._ocr = ocr.SceneText(cache=self._cache)
         self._faces = faces.FaceFinder(cache=self._cache)
         self._speech = speech.SpeechReader(cache=self._cache)
+        self._things = things.ThingFinder(config.detector) if config.detector else None
         self._tokens = None if config.tokens == "off" else PatchTokens(config.tokens, cache=self._cache)
 
     # what is on
 
     def signals(self) -> dict[str, str]:
-        """``vision``, ``text``, ``faces``, ``colours``, ``speech``: ``on``, or the reason why it is off."""
+        """``vision``, ``text``, ``faces``, ``colours``, ``speech``, ``things``: ``on``, or the reason why it is off."""
         with self._lock:
             if self._state is None:
                 config = self.config
@@ -67,6 +69,8 @@ class EncoderSuite:
                     "colours": ON if config.colours else _off("colours"),
                     "speech": _try(self._speech.check) if config.speech != "off" else _off("speech"),
                 }
+                if self._things is not None:
+                    self._state["things"] = _try(self._things.check)
                 if self._tokens is not None:
                     self._state["tokens"] = _try(self._tokens.check)
             return dict(self._state)
@@ -76,6 +80,8 @@ class EncoderSuite:
         reason = self.signals()["speech"]
         if self.config.speech == "on" and reason != ON:
             raise ModelUnavailable(f"perception.speech is on, but {reason}", hint="install the extra or set it to auto")
+        if self._things is not None:
+            self._things.check()
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -104,6 +110,8 @@ class EncoderSuite:
             facts.append((faces.LEAST_SCORE, faces.SURE_SCORE, faces.SURE_SIDE, faces.LOOKS))
         if state["speech"] == ON:
             facts.append((weights.WHISPER_BASE.sha256, speech.WINDOW_SECONDS))
+        if self._things is not None and state["things"] == ON:
+            facts.append(self._things.identity)
         if self._tokens is not None and state["tokens"] == ON:
             facts.append(self._tokens.identity)
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
@@ -157,6 +165,11 @@ class EncoderSuite:
             seconds["faces"] = time.perf_counter() - began
             if detections:
                 parts["faces"] = np.array([(d.score, *d.box) for d in detections], dtype=np.float16)
+        if self._things is not None and self._on("things"):
+            began = time.perf_counter()
+            parts["things"] = self._things.find(image)
+            labels = (*labels, *things.labels_of(parts["things"]))
+            seconds["things"] = time.perf_counter() - began
         if self._on("colours"):
             parts["colours"] = colours.shares(image)
         vector = embedding.vector if len(embedding.vector) else None

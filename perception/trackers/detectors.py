@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from perception.encoders import runtime
+from perception.encoders.claim import COCO
 from perception.trackers.boxes import Boxes, boxes
 from streammem.errors import ConfigError, InputError, ModelUnavailable
 
@@ -29,14 +30,6 @@ SAME_BOX = 0.6
 GREY = 114
 """What the YOLO family pads pictures with."""
 STRIDES = (8, 16, 32)
-COCO = tuple(
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush".split(",")
-)
 
 
 class Detector(Protocol):
@@ -87,6 +80,11 @@ class OnnxDetector:
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its classes, in its order."""
+        return self._names
 
     def detect(self, image: np.ndarray) -> Boxes:
         """(h, w, 3) uint8 RGB -> boxes in its pixels, the surest first. Raises InputError for another array, and

@@ -119,7 +119,10 @@ def _calibration(view: View, found: Found) -> Calibration:
 
 def _blind_to(found: Found) -> bool:
     """People are asked for and nothing here can find people: silence of the other signals means nothing then."""
-    return bool(found.query.people and found.hits) and not any("face" in hit.signals.scores for hit in found.hits)
+    finds_people = {"face", "evidence"}
+    return bool(found.query.people and found.hits) and not any(
+        finds_people & hit.signals.scores.keys() for hit in found.hits
+    )
 
 
 def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:

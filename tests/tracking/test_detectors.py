@@ -153,3 +153,40 @@ def test_idf1_on_the_shared_clips_does_not_fall() -> None:
         scores[sequence.name] = run_tracker(sequence, OURS, plain).score.idf1
     # SORT has 0.590 and ByteTrack 0.601 on the same detections.
     assert np.mean(list(scores.values())) > 0.625, scores
+
+
+def test_boxes_of_a_configured_detector_are_remembered(tmp_path: Path) -> None:
+    """The part ``things``: first that somebody looked, then what was seen; the file's content is in the identity."""
+    from perception.encoders.claim import COCO
+    from perception.encoders.suite import EncoderSuite
+    from perception.encoders.things import LOOKED
+    from perception.identity import configuration_hash
+    from streammem.config import PerceptionConfig
+
+    rows = [[32, 32, 20, 10, 0.8, 0.0, 0.0], [10, 10, 4, 4, 0.0, 0.4, 0.0], [32, 32, 8, 8, 0.0, 0.0, 0.9]]
+    path = write_yolo_onnx(tmp_path / "tiny.onnx", rows=rows, names="{0: 'person', 1: 'book', 2: 'gizmo'}")
+    plain = PerceptionConfig(ocr=False, faces="off", speech="off")
+    config = plain.model_copy(update={"detector": str(path)})
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    suite = EncoderSuite(config)
+    suite.require()
+    frame = suite.describe(picture, suite.glance(picture))
+    things = frame.parts["things"].astype(float)
+    assert things[0].tolist() == list(LOOKED)
+    assert [COCO[int(n)] for n in things[1:, 0]] == ["person", "book"], "a gizmo is none of COCO's kinds"
+    assert things[1, 1:].tolist() == pytest.approx([0.8, 22 / 64, 27 / 64, 42 / 64, 37 / 64], abs=1e-3)
+    assert ("person", 0.8) in [(label.name, round(label.score, 1)) for label in frame.labels]
+    off = EncoderSuite(plain)
+    assert "things" not in off.describe(picture, off.glance(picture)).parts
+    moved = write_yolo_onnx(tmp_path / "moved.onnx", rows=rows, names="{0: 'person', 1: 'book', 2: 'gizmo'}")
+    sessions = [
+        configuration_hash(c, EncoderSuite(c).identity())
+        for c in (plain, config, plain.model_copy(update={"detector": str(moved)}))
+    ]
+    assert sessions[0] != sessions[1] == sessions[2]
+    with pytest.raises(ModelUnavailable, match="no detector"):
+        EncoderSuite(plain.model_copy(update={"detector": str(tmp_path / "gone.onnx")})).require()
+    strange = write_yolo_onnx(tmp_path / "strange.onnx", rows=rows, names="{0: 'a', 1: 'b', 2: 'c'}")
+    suite = EncoderSuite(plain.model_copy(update={"detector": str(strange)}))
+    with pytest.raises(ConfigError, match="COCO"):
+        suite.describe(picture, suite.glance(picture))
