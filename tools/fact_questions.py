@@ -2,9 +2,12 @@
 
     python tools/fact_questions.py dev
     python tools/fact_questions.py held
-    python tools/fact_questions.py others --memories DIR
+    python tools/fact_questions.py others --memories DIR [--planted]
 
-``others`` asks the questions of ``queries.yaml`` (about pictures, not about tracks).
+``others`` asks the 325 questions of ``queries.yaml``, which are about pictures, of the memories that
+``tools/eval_recall.py --work`` made (in ``DIR/memories``), with the banks and without: no verdict may differ. With
+``--planted`` each memory gets tracks and statements of things that those questions name, so that some are known; this
+writes into them, so give it copies.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
+for folder in (REPOSITORY, REPOSITORY / "tools"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 from streammem.recall.asking import Asked, read_asked  # noqa: E402
 
@@ -63,11 +67,99 @@ def score(split: str) -> int:
     return wrong
 
 
+class WithoutBanks:
+    """A memory whose banks can't be asked: what an answer was before there were facts."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("query", "cite"):
+            raise AttributeError(name)
+        return getattr(self._memory, name)
+
+
+PLANTED = (
+    ("1", "person", {"black": 0.6, "blue": 0.2}),
+    ("2", "person", {"gray": 0.5, "green": 0.3}),
+    ("3", "car", {"red": 0.5, "black": 0.3}),
+    ("4", "cup", {"white": 0.7}),
+    ("5", "dog", {"brown": 0.6}),
+)
+
+
+def plant(memory: Any, stream: str, start_ns: int) -> None:
+    """Five tracks of five seconds, and a mug that somebody put on a table."""
+    import numpy as np
+
+    from streammem.colours import TERMS
+    from streammem.model import Detection, Observation, StateFact
+
+    shares = np.array([[colours.get(term, 0.0) for term in TERMS] for _, _, colours in PLANTED], np.float16)
+    boxes = [(0.15 * n, 0.2, 0.15 * n + 0.1, 0.6) for n in range(len(PLANTED))]
+    found = tuple(Detection(kind, 0.8, box, name) for (name, kind, _), box in zip(PLANTED, boxes, strict=True))
+    memory.write(
+        [
+            Observation(
+                stream=stream,
+                session="planted",
+                seq=n,
+                capture_ns=start_ns + n * 250_000_000,
+                detections=found,
+                parts={"track_colours": shares},
+                states=(StateFact("mug-1", "place", "table", kind="mug", relation="on"),) if n == 0 else (),
+            )
+            for n in range(20)
+        ]
+    )
+
+
+def others(memories: Path, *, planted: bool) -> int:
+    """Ask the questions about pictures with the banks and without; prints and counts the verdicts that differ."""
+    from queries import load_queries
+    from streammem.memory import open as open_memory
+    from streammem.recall.answer import ask
+
+    queries = load_queries()
+    asked = shaped = known = 0
+    differ: list[str] = []
+    for name in sorted({question.source.name for question in (*queries.present, *queries.absent)}):
+        if not (memories / name).is_dir():
+            print(f"  no memory of {name}")
+            continue
+        with open_memory(memories / name, mode="write" if planted else "read") as memory:
+            if planted:
+                info = memory.streams()[0]
+                plant(memory, info.stream, int(memory.blocks("moments", [info.stream])[0].t_start_ns[0]))
+            for question in (*queries.present, *queries.absent):
+                if question.source.name != name:
+                    continue
+                asked += 1
+                shaped += read_asked(question.query) is not None
+                with_banks, without = ask(memory, question.query), ask(WithoutBanks(memory), question.query)  # type: ignore[arg-type]
+                known += with_banks.trace[:1] != without.trace[:1]
+                if with_banks.status != without.status:
+                    truth = "present" if question.spans else "absent"
+                    change = f"{without.status} -> {with_banks.status}"
+                    differ.append(f"  {name} ({truth}) {question.query!r}: {change}: {with_banks.text[:110]}")
+    print("\n".join(differ))
+    rest = f"{known} answered by a bank, {len(differ)} verdicts differ ({len(differ) / max(asked, 1):.1%})"
+    print(f"{asked} questions about pictures, {shaped} of a shape that banks know, {rest}")
+    return len(differ)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("dev", "held"))
+    parser.add_argument("what", choices=("dev", "held", "others"))
+    parser.add_argument("--memories", type=Path, help="a folder of memories by source, as eval_recall.py --work makes")
+    parser.add_argument("--planted", action="store_true")
     given = parser.parse_args(arguments)
-    score(given.what)
+    if given.what != "others":
+        score(given.what)
+    elif given.memories is None:
+        parser.error("others needs --memories")
+    else:
+        others(given.memories, planted=given.planted)
     return 0
 
 
