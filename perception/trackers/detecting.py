@@ -2,7 +2,8 @@
 
 Every frame at the tracker's rate in which something is tracked becomes an observation with one detection a track
 (``track`` is its number), the part ``track_colours``, and ``track_vectors`` where looks are described: the banks of
-tracks and entities take them from there. Returns come with the tracker's own evidence in ``stats``. As in ``watching.py`` a second run of the same command writes nothing twice.
+tracks and entities take them from there. Returns come with the tracker's own evidence in ``stats``. As in
+``watching.py`` a second run of the same command writes nothing twice.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 from perception.encoders.colours import box_shares
 from perception.frames import Frame, Source
-from perception.observing import stream_info, thumbnail
+from perception.observing import stream_info
 from perception.sampling import FixedRate
 from perception.trackers.appearance import Appearance
 from perception.trackers.association import LOOKED, AssociationSettings, AssociationTracker, Followed, Refound
 from perception.trackers.boxes import Boxes
 from perception.trackers.detectors import Detector
-from perception.trackers.watching import BATCH, COLOURS, NS, THUMBNAIL_PX, VECTORS, Sink, TrackReport
+from perception.trackers.writing import COLOURS, VECTORS, Sink, TrackReport, TrackWriter
 from streammem.model import Detection, Observation, Producer
 
 LONGEST_S = 600.0
@@ -60,41 +61,26 @@ def follow_detections(
     producer = Producer("perception.trackers.association", f"{detector.name} {looks}".strip(), "1", session[7:])
     sink.set_stream(stream_info(source.info))
     tracker = AssociationTracker(chosen)
-    batch: list[Observation] = []
-    known: set[str] = set()
-    last_picture = -NS
+    writer = TrackWriter(sink, report, tracker, progress)
     for frame in source.frames(0, FixedRate(fps)):
         found = detector.detect(frame.image)
         if appearance is not None:
             found = Boxes(found.xyxy, found.scores, found.labels, appearance.describe(frame.image, found))
         step = tracker.step(found, t=frame.index, size=frame.image.shape[:2], t_ns=frame.capture_ns)
-        report.frames += 1
-        report.media_ns = frame.media_ns
+        writer.looked(frame)
         report.refound = [*report.refound, *step.refound][-REFOUND:]
         report.refound_n += len(step.refound)
-        given_up = [name for name, why in step.retired if why == LOOKED]
+        given_up = any(why == LOOKED for _, why in step.retired)
         if step.tracks or given_up:
-            new = not known.issuperset(step.tracks)
-            known.update(step.tracks)
-            picture = bool(given_up) or new or bool(step.refound) or frame.media_ns - last_picture >= NS
-            last_picture = frame.media_ns if picture else last_picture
-            batch.append(_observation(frame, step, source.info.stream, session, producer, picture=picture))
-        for name in step.tracks:
-            report.seen[name] = report.seen.get(name, 0) + 1
-        if len(batch) >= BATCH:
-            sink.write(batch)
-            batch = []
-            report.ram_bytes = tracker.ram_bytes()
-            if progress is not None:
-                progress(report)
-    if batch:
-        sink.write(batch)
-    report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
+            new = not report.seen.keys() >= set(step.tracks)
+            picture = writer.picture(frame, due=given_up or new or bool(step.refound))
+            writer.add(_observation(frame, step, source.info.stream, session, producer, picture), step.tracks)
+    writer.flush()
     return report
 
 
 def _observation(
-    frame: Frame, step: Followed, stream: str, session: str, producer: Producer, *, picture: bool
+    frame: Frame, step: Followed, stream: str, session: str, producer: Producer, picture: bytes | None
 ) -> Observation:
     height, width = frame.image.shape[:2]
     fractions = step.boxes.xyxy / np.array([width, height, width, height], np.float32)
@@ -118,7 +104,7 @@ def _observation(
             )
         ),
         parts=parts,
-        thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
+        thumbnail=picture,
         stats=stats,
         producer=producer,
     )

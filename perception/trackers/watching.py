@@ -8,36 +8,24 @@ run of the same command writes nothing twice, and a run that was killed is simpl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from perception.encoders.colours import box_shares
 from perception.frames import Frame, Source
-from perception.observing import stream_info, thumbnail
+from perception.observing import stream_info
 from perception.sampling import FixedRate
 from perception.trackers.prompts import Prompt, prompt_mask
 from perception.trackers.propagation import PropagationSettings, PropagationTracker, Tracked
+from perception.trackers.writing import COLOURS, NS, VECTORS, Sink, TrackReport, TrackWriter
 from streammem.banks.policies import FrameMemory
 from streammem.errors import InputError
-from streammem.model import Detection, Observation, Producer, StreamInfo
+from streammem.model import Detection, Observation, Producer
 
-NS = 1_000_000_000
-BATCH = 32
-THUMBNAIL_PX = 320
 LOOK_AGAIN_NS = NS // 2
 """A thing that is waited for is looked for this often: a look costs as much as five frames followed."""
-VECTORS = "track_vectors"
-COLOURS = "track_colours"
-
-
-class Sink(Protocol):
-    """What is needed of a memory."""
-
-    def write(self, observations: list[Observation], *, durable: bool = True) -> Any: ...
-    def set_stream(self, info: StreamInfo) -> None: ...
 
 
 class MaskTracker(Protocol):
@@ -52,18 +40,6 @@ class MaskTracker(Protocol):
     def step(self, image: np.ndarray, *, t: int, t_ns: int = 0, prompts: Any = None) -> Tracked: ...
 
 
-@dataclass(slots=True)
-class TrackReport:
-    """``frames`` looked at; ``seen`` frames in which each object was visible; ``dropped`` frames by reason."""
-
-    session: str
-    frames: int = 0
-    seen: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    media_ns: int = 0
-    ram_bytes: int = 0
-
-
 def track_source(
     source: Source,
     sink: Sink,
@@ -72,7 +48,7 @@ def track_source(
     fps: float = 10.0,
     settings: PropagationSettings | None = None,
     tracker: MaskTracker | None = None,
-    made_by: tuple[str, str] = ("perception.trackers.propagation", "efficientnet-lite0"),
+    made_by: tuple[str, str] = ("perception.trackers.propagation", "efficientnet-lite0-int8"),
     prompted: Callable[[np.ndarray, Prompt], Any] = prompt_mask,
     progress: Callable[[TrackReport], None] | None = None,
 ) -> TrackReport:
@@ -86,10 +62,10 @@ def track_source(
     report = TrackReport(session)
     producer = Producer(*made_by, chosen.policy, session[6:])
     sink.set_stream(stream_info(source.info))
-    waiting, batch = list(prompts), []
+    writer = TrackWriter(sink, report, tracker, progress)
+    waiting = list(prompts)
     look_ns = {prompt.name: round(prompt.at_s * NS) for prompt in prompts}
-    last_picture = -NS
-    for frame in _frames(source, fps):
+    for frame in source.frames(0, FixedRate(fps)):
         due = [prompt for prompt in waiting if frame.media_ns >= look_ns[prompt.name]]
         starts = {prompt.name: prompted(frame.image, prompt) for prompt in due}
         masks = {name: start for name, start in starts.items() if start is not None}
@@ -98,34 +74,19 @@ def track_source(
         if not tracker.objects and not masks:
             continue
         tracked = tracker.step(frame.image, t=frame.index, t_ns=frame.capture_ns, prompts=masks)
-        report.frames += 1
-        report.media_ns = frame.media_ns
+        writer.looked(frame)
         if tracked.refused:
             continue
-        picture = bool(masks) or frame.media_ns - last_picture >= NS or _kept(tracker, tracked)
-        last_picture = frame.media_ns if picture else last_picture
-        batch.append(_observation(frame, tracked, source.info.stream, session, producer, picture=picture))
-        for name in tracked.masks:
-            report.seen[name] = report.seen.get(name, 0) + 1
-        if len(batch) >= BATCH:
-            sink.write(batch)
-            batch = []
-            report.ram_bytes = tracker.ram_bytes()
-            if progress is not None:
-                progress(report)
-    if batch:
-        sink.write(batch)
+        picture = writer.picture(frame, due=bool(masks) or _kept(tracker, tracked))
+        observation = _observation(frame, tracked, source.info.stream, session, producer, picture)
+        writer.add(observation, tracked.masks)
+    writer.flush()
     for prompt in waiting:
         if prompt.kind == "words":
             seen = f"no frame shows {prompt.words!r} surely enough, or not clearly enough where"
             raise InputError(seen, hint=f'point at it: --track "{prompt.name}=x,y@SECONDS"')
         raise InputError(f"the source ends before {prompt.at_s:g} s, where {prompt.name!r} is", hint="@SECONDS")
-    report.dropped, report.ram_bytes = dict(tracker.dropped), tracker.ram_bytes()
     return report
-
-
-def _frames(source: Source, fps: float) -> Iterator[Frame]:
-    yield from source.frames(0, FixedRate(fps))
 
 
 def _kept(tracker: MaskTracker, tracked: Tracked) -> bool:
@@ -138,7 +99,7 @@ def _kept(tracker: MaskTracker, tracked: Tracked) -> bool:
 
 
 def _observation(
-    frame: Frame, tracked: Tracked, stream: str, session: str, producer: Producer, *, picture: bool
+    frame: Frame, tracked: Tracked, stream: str, session: str, producer: Producer, picture: bytes | None
 ) -> Observation:
     seen = [record for _, record in sorted(tracked.records.items()) if record.visible and record.box is not None]
     vectors = [record.desc_obj for record in seen if record.desc_obj is not None]
@@ -159,7 +120,7 @@ def _observation(
             if record.box is not None
         ),
         parts=parts,
-        thumbnail=thumbnail(frame.image, THUMBNAIL_PX) if picture else None,
+        thumbnail=picture,
         stats={"cut": float(tracked.cut)},
         producer=producer,
     )

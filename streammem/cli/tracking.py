@@ -62,8 +62,9 @@ def track_into(
     from perception.sources import open_source
     from perception.trackers.prompts import parse_prompts, prompt_mask
     from perception.trackers.propagation import PropagationSettings
-    from perception.trackers.watching import TrackReport, track_source
+    from perception.trackers.watching import track_source
     from perception.trackers.wording import with_words
+    from perception.trackers.writing import TrackReport
     from streammem.banks.policies import make_policy
     from streammem.clock import format_time
 
@@ -117,7 +118,7 @@ def _detected(source: str, place: Path, text: str, config: Config, out: Output, 
     from perception.trackers.appearance import open_appearance
     from perception.trackers.detecting import follow_detections
     from perception.trackers.detectors import open_detector
-    from perception.trackers.watching import TrackReport
+    from perception.trackers.writing import TrackReport
     from streammem.cli.present import plain
     from streammem.clock import format_time
 
