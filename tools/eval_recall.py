@@ -42,9 +42,10 @@ BOOTSTRAPS = 2000
 
 def media_of(source: Source, work: Path) -> str:
     """What to watch for a source: the clip itself, or the joined video, made once."""
-    if not source.joined:
-        clip = source.parts[0].clip
-        return str(clip.path / clip.glob) if clip.glob else str(clip.path)
+    clip = source.parts[0].clip
+    # A folder of pictures has no times of its own: as a video it has those that the questions are written in.
+    if not source.joined and not clip.glob:
+        return str(clip.path)
     out = work / f"{source.name}.mp4"
     if not out.is_file():
         write_joined_video(source, out)

@@ -93,7 +93,8 @@ def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
     else:
         evidence = ()
         resembles = any(v.supports for _, vs in judged for v in vs)
-        status = "unsure" if resembles or _blind_to(found) or found.notes else "not_seen"
+        open_ = resembles or found.notes or _blind_to(found) or _unchecked(found, calibration)
+        status = "unsure" if open_ else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
         text = _open_text(status, found, closest, view)
     answer = Answer(
@@ -123,6 +124,14 @@ def _blind_to(found: Found) -> bool:
     return bool(found.query.people and found.hits) and not any(
         finds_people & hit.signals.scores.keys() for hit in found.hits
     )
+
+
+def _unchecked(found: Found, calibration: Calibration) -> bool:
+    """The signal that could tell absence had nothing to say: the question names what no vocabulary here knows. Words
+    that are asked for are another thing: reading them is enough."""
+    decides = any(entry.signal == "evidence" and entry.threshold is not None for entry in calibration.signals)
+    reads = found.query.wants_text or found.query.wants_speech
+    return decides and bool(found.hits) and not reads and not any("evidence" in h.signals.scores for h in found.hits)
 
 
 def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
@@ -155,6 +164,8 @@ def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: Vie
     if found.notes:
         return f"Not sure about “{phrase}”: {found.notes[0]}."
     people = " People can't be told apart from other things here." if _blind_to(found) else ""
+    if not people and not any("evidence" in hit.signals.scores for hit in found.hits):
+        people = " Not all of it can be checked here."
     return f"Not sure about “{phrase}”.{people} The closest moment is {_span(closest[0], view)}."
 
 

@@ -25,6 +25,9 @@ from streammem.recall.signals import Signals
 WEIGHTS: Mapping[str, float] = {"text": 4.0, "speech": 4.0, "face": 0.0, "colour": 0.0}
 """Faces and colours alone move no development question up on balance (0.3 each: R@1 -.01); the default space reads
 colours inside its own evidence. They stay signals for spaces without that, and reasons to show."""
+# What is surely there ranks above what resembles; -2 is where evidence begins to mean something. R@1, R@5 and MRR on
+# development: .363, .569, .444 without, .363, .569, .449 with it, .392, .569, .462 where a detector adds people.
+EVIDENCE_WEIGHT, EVIDENCE_FLOOR, EVIDENCE_MOST = 0.5, -2.0, 9.0
 # Below this share of the asked words a partial match is noise ("the", "of", one short word in five).
 WORDS_FLOOR = 0.34
 RANK_CONSTANT = 20.0
@@ -45,6 +48,10 @@ def score_fusion(query: Query, groups: Sequence[Signals]) -> list[np.ndarray]:
         for name, weight in _weights(query).items():
             if weight and name in group.scores:
                 total = _add(total, group.scores[name], weight, floor=WORDS_FLOOR if name in _WORDS else 0.0)
+        evidence = group.scores.get("evidence")
+        if evidence is not None:
+            above = np.clip(np.nan_to_num(evidence, nan=EVIDENCE_FLOOR) - EVIDENCE_FLOOR, 0.0, EVIDENCE_MOST)
+            total += np.float32(EVIDENCE_WEIGHT) * above.astype(np.float32)
         fused.append(total)
     return fused
 
