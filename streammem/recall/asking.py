@@ -144,7 +144,7 @@ _ALL = r"(?:different|distinct|separate|unique|individual)"
 _TAIL = (
     rf"(?: (?:{_AUX}|you|we|i|ever|{_SEE}|there|here|visible|in|all|total|altogether|be|been|pass|passed|past|by|went|"
     r"came|come|the|picture|video|room|scene|view|frame|appear|appeared|walked|walk|drove|show|showed|up|track|tracked|"
-    r"know|remember|count|film|clip|house|street|overall|go|around))*"
+    r"know|remember|count|mainly|involved|filmed|recorded|captured|that|film|clip|house|street|overall|go|around))*"
 )
 _ONCE = (
     r"(?:at once|at the same time|simultaneously|together|at (?:any )?one time|at a time|in parallel|at any (?:one )?"

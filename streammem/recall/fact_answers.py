@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from streammem.clock import NS, format_duration
+from streammem.clock import format_duration
 from streammem.recall.asking import Asked, Shape
 from streammem.recall.fact_places import PLACES
-from streammem.recall.fact_sources import GAP_NS, Banks, Known, Spell, unproven
+from streammem.recall.fact_sources import GAP_NS, Banks, Known, Spell, narrow, unproven
 from streammem.recall.facts import FOUND, Proof, Say, Told
 from streammem.recall.noun_phrases import Thing, singular
 from streammem.recall.plan import Plan
-from streammem.recall.when import Range
 
 NAMED = 5
 """Things that one sentence names; the rest is counted."""
@@ -109,14 +108,6 @@ def _in_time(known: list[Known], plan: Plan) -> list[Known]:
     spans = [narrow(each) for each in plan.ranges]
     inside = [(each, [s for s in each.spells if any(s.overlaps(*span) for span in spans)]) for each in known]
     return [replace(each, spells=spells) for each, spells in inside if spells]
-
-
-def narrow(named: Range) -> tuple[int, int]:
-    """What "at 0:05" means to a bank that knows to the frame: that second. A search takes five seconds around it."""
-    if not named.why.lower().startswith("at "):
-        return named.t_start_ns, named.t_end_ns
-    middle = (named.t_start_ns + named.t_end_ns) // 2
-    return middle - NS // 2, middle + NS // 2
 
 
 # -- one thing, or one kind

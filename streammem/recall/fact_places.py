@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from streammem.model import Evidence
+from streammem.model import AnswerStatus, Evidence
 from streammem.recall.asking import Asked, Shape
-from streammem.recall.fact_sources import Banks, Known
+from streammem.recall.fact_sources import Banks, Known, narrow
 from streammem.recall.facts import FOUND, Proof, Say, Told
 from streammem.recall.noun_phrases import Thing, names_for
 from streammem.recall.plan import Plan
@@ -40,7 +40,10 @@ def _stated(known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
     for each in known:
         places = [value for value in each.values if value["attribute"] == "place"]
         if plan.ranges:
-            places = [v for v in places if plan.inside(v["t_start_ns"], v["t_end_ns"] or 2**62)]
+            spans = [narrow(each) for each in plan.ranges]
+            places = [
+                v for v in places if any(v["t_start_ns"] <= hi and lo <= (v["t_end_ns"] or 2**62) for lo, hi in spans)
+            ]
         held = [value for value in places if value["status"] != "disputed"]
         rivals += [value for value in places if value["status"] == "disputed"]
         if held and (best is None or held[-1]["t_last_ns"] > best[1]["t_last_ns"]):
@@ -149,13 +152,31 @@ def part_of(box: Sequence[float]) -> str:
 
 
 def _still(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
-    known = banks.known(asked.things[0]) if asked.things else []
-    gone = asked.event == "gone"
+    thing = asked.things[0] if asked.things else None
+    if thing is None:
+        return None
+    known = banks.known(thing)
     if asked.to:
         return _still_at(asked.to, known, plan, say)
-    known = [each for each in known if each.bank == "tracks"]
-    if not known:
+    gone = asked.event == "gone"
+    followed = [each for each in known if each.bank == "tracks"]
+    if followed:
+        return _still_followed(followed, gone, banks, say)
+    things = _things(thing, plan, banks)
+    told = _mapped(thing, plan, banks, say) if things else None
+    if told is None:
         return None
+    there = max(things, key=lambda one: one["last_ns"])["there"]
+    if there == "unknown":
+        told.status, told.confidence = "unsure", min(told.confidence, FOUND - 0.01)
+    elif (there == "gone") != gone:
+        told.status, told.confidence = "not_seen", 0.0
+    else:
+        told.status, told.confidence = "found", float(told.proofs[0].score) if there == "yes" else FOUND
+    return told
+
+
+def _still_followed(known: Sequence[Known], gone: bool, banks: Banks, say: Say) -> Told:
     from streammem.recall.fact_answers import proofs_of, sure_of
 
     there = [each for each in known if each.still]
@@ -167,11 +188,10 @@ def _still(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         else f"{say.name(best.shown)} was last seen at {last}; watched until {end}, and it wasn't seen any more"
     )
     sure = sure_of(best, best.spells[-1:])
-    status = "found" if bool(there) != gone and sure >= FOUND else "unsure" if sure < FOUND else "not_seen"
+    status: AnswerStatus = "unsure" if sure < FOUND else "found" if bool(there) != gone else "not_seen"
     text = text[:1].upper() + text[1:]
-    return Told(
-        f"{text} [tracks].", status, sure if status == "found" else 0.0, proofs_of(best, best.spells[-1:], banks)
-    )
+    proofs = proofs_of(best, best.spells[-1:], banks)
+    return Told(f"{text} [tracks].", status, sure if status != "not_seen" else 0.0, proofs)
 
 
 def _still_at(place: str, known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
@@ -282,7 +302,7 @@ def _changed(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
     if not parts:
         return None
     more = max(0, len(moved) - MOST)
-    text = f"Since then: {'; '.join(parts)}{f'; and {more} more' if more else ''}."
+    text = f"{say.span(lo, hi, proofs[0].stream)}: {'; '.join(parts)}{f'; and {more} more' if more else ''}."
     sure = max(float(proof.score) for proof in proofs)
     return Told(text, "found" if sure >= FOUND else "unsure", sure, proofs)
 
@@ -300,14 +320,20 @@ def _route(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         if not places:
             return None
         start = max(places, key=lambda place: place["last_ns"])["place"]
+    routes: list[dict[str, Any]] = []
+    name = asked.to
     for name in names_for(goal)[0][:4]:
-        routes = banks.ask("spatial", "route", start=start, goal=name)
-        if routes is None:
-            return None
+        routes = banks.ask("spatial", "route", start=start, goal=name) or []
         if routes:
             break
-    else:
-        return None
+    if not routes:
+        if not banks.ask("spatial", "places"):
+            return None
+        unknown = asked.to if not isinstance(start, str) or banks.ask("spatial", "where", text=start) else start
+        text = (
+            f"There is a map, but not both ends of that way are on it: “{say.name(unknown)}” may be missing [spatial]."
+        )
+        return Told(text, "unsure", 0.0, [])
     best = routes[0]
     ready = _ready(best["evidence"])
     if not best["found"]:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from streammem.clock import NS
 from streammem.errors import QueryError
 from streammem.recall.noun_phrases import GARMENTS, Thing, names_for
 from streammem.recall.query import fold
 from streammem.recall.timeline import Between
+from streammem.recall.when import Range
 
 MOST_TRACKS = 1000
 MOST_FACTS = 200
@@ -251,3 +253,11 @@ def unproven(thing: Thing, known: Sequence[Known]) -> str:
     if known and not any(each.exact for each in known) and (len(thing.words) > 1 or not thing.people):
         return f"whether it is “{thing.text}” isn't known"
     return ""
+
+
+def narrow(named: Range) -> tuple[int, int]:
+    """What "at 0:05" means to a bank that knows to the frame: that second. A search takes five seconds around it."""
+    if not named.why.lower().startswith("at "):
+        return named.t_start_ns, named.t_end_ns
+    middle = (named.t_start_ns + named.t_end_ns) // 2
+    return middle - NS // 2, middle + NS // 2

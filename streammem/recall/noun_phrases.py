@@ -36,9 +36,13 @@ _NOT_NOUNS = frozenset(
     under up down off out through across along against between among during about as if so it he she they we you i me
     him them us there here ever never again first last second third next other same only just also very too
     picture video scene film clip view recording footage image camera screen frame moment time times
-    put puts hold holds take takes see seen""".split()
+    place happening put puts hold holds take takes see seen""".split()
 )
 """Words that no name of a thing holds: with one of them it is a clause, and those are searched for."""
+_NOUNS_IN_ING = frozenset(
+    """ring building painting ceiling clothing string wing king railing thing swing spring earring pudding drawing
+    sling awning icing coating packing lining""".split()
+)
 MOST_WORDS = 6
 
 
@@ -88,6 +92,8 @@ def thing_of(text: str) -> Thing | None:
         extra += others
         colours += of_it
     every = [*words, *extra]
+    if words and words[-1].endswith("ing") and words[-1] not in _NOUNS_IN_ING:
+        return None  # "the girl playing": a clause
     if not words or len(every) > MOST_WORDS or any(word in _NOT_NOUNS for word in every):
         return None
     return Thing(text, tuple(words), tuple(dict.fromkeys(colours)), tuple(extra))
