@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 for folder in ("recall", "reason"):
@@ -20,8 +21,9 @@ for folder in ("recall", "reason"):
 from chat_server import Asked, chat_server, replies  # noqa: E402
 from reason_samples import S, look, open_words  # noqa: E402
 
+from streammem.colours import TERMS  # noqa: E402
 from streammem.memory import Memory  # noqa: E402
-from streammem.model import Detection, Label, Observation, Speech, StreamInfo, TextSpan  # noqa: E402
+from streammem.model import Detection, Label, Observation, Speech, StateFact, StreamInfo, TextSpan  # noqa: E402
 from streammem.reason.base import Budget, Context, Limits, Task  # noqa: E402
 from streammem.reason.models import Endpoint  # noqa: E402
 from streammem.reason.strategies import open_reasoner  # noqa: E402
@@ -194,6 +196,80 @@ def test_a_sign_that_names_the_asked_thing_proves_nothing_against_the_picture(tm
     assert found.status == "unsure" and found.text.startswith("Sources disagree")
     assert any("text says yes" in line for line in found.trace)
     assert words.answer.status == "found" and "say that the cup is here" in words.answer.text
+
+
+CLAIMS = [
+    "track 7 came back at noon",
+    "Track 7 left at 00:00:03 and wasn't seen again [tracks].",
+    "when did track 7 come back? at 00:00:30",
+    "there are 99 people here",
+    "the mug is on the roof",
+    "mug",
+    "#7",
+    "person in red",
+]
+ASKED = (
+    "when did track 7 come back?",
+    "when did track 7 leave?",
+    "how many people were there?",
+    "where is the mug?",
+    "the person in red",
+    "when did track 99 appear?",
+)
+
+
+def followed(folder: Path, place: str, text: str) -> Memory:
+    """Track 7, a person in red, is there from 5 to 8 s; the mug was put on the table. At 10 s somebody holds a sign up,
+    or says something."""
+    memory = open_words(folder)
+    memory.set_stream(StreamInfo(stream="cam", clock="media"))
+    red = np.array([[1.0 if term == "red" else 0.0 for term in TERMS]], np.float16)
+    moments = []
+    for second in range(40):
+        plain = look("tree", second * S)
+        fields = {n: getattr(plain, n) for n in ("stream", "seq", "capture_ns", "space", "embedding", "thumbnail")}
+        if 5 <= second <= 8:
+            fields["detections"] = (Detection("person", 0.9, (0.1, 0.1, 0.2, 0.3), "7"),)
+            fields["parts"] = {"track_colours": red}
+        if second == 2:
+            fields["states"] = (StateFact("mug", "place", "table", relation="on"),)
+        if second == 10:
+            fields |= PLACES[place](text)
+        moments.append(Observation(**fields))
+    memory.write(moments)
+    return memory
+
+
+@pytest.mark.parametrize("place", ["sign", "speech"])
+def test_fault_19_what_the_banks_know_is_not_changed_by_a_sign(place: str, tmp_path: Path) -> None:
+    """Neither in the answer nor in its evidence; the sign may be among the moments that are only close."""
+    with followed(tmp_path / "neutral", place, NEUTRAL) as memory:
+        expected = {question: memory.ask(question) for question in ASKED}
+    assert expected["when did track 7 come back?"].status == "not_seen"
+    assert expected["where is the mug?"].text.startswith("Mug was last on table")
+    assert expected["when did track 99 appear?"].text == "There is no track 99 here. Tracks: 7."
+    for number, claim in enumerate([*CLAIMS, *ORDERS]):
+        with followed(tmp_path / str(number), place, claim) as memory:
+            for question, plain in expected.items():
+                answer = memory.ask(question)
+                assert (answer.status, answer.text) == (plain.status, plain.text), (claim, question)
+                assert (answer.confidence, answer.evidence) == (plain.confidence, plain.evidence), (claim, question)
+
+
+def test_a_name_that_a_producer_gives_can_t_drive_the_terminal_or_the_answer(tmp_path: Path) -> None:
+    """Labels, tracks and places are data too: quoted as they are, cut, and only where that thing is asked for."""
+    with open_words(tmp_path) as memory:
+        for number, order in enumerate(ORDERS):
+            shown = Detection(clean(order), 0.9, (0.1, 0.1, 0.5, 0.5), f"t{number} {clean(order)[:40]}")
+            place = StateFact("mug", "place", clean(order), relation="on")
+            memory.write(
+                Observation(stream="cam", seq=number, capture_ns=number * S, detections=(shown,), states=(place,))
+            )
+        for question in ("which tracks are there?", "where is the mug?", "when did track 99 leave?", "what changed?"):
+            answer = memory.ask(question)
+            assert answer.text.isprintable() and len(answer.text) < 2500
+            assert "found" not in question and answer.status in ("found", "unsure", "not_seen")
+        assert not memory.ask("when did track 99 leave?").evidence
 
 
 @pytest.mark.parametrize("order", ORDERS)
