@@ -72,6 +72,16 @@ class HabitatEnv:
     def camera(self) -> CameraSpec:
         return self.settings.camera
 
+    @property
+    def module(self) -> Any:
+        """habitat_sim, or what stands for it."""
+        return self._habitat
+
+    @property
+    def simulator(self) -> Any:
+        """The running ``habitat_sim.Simulator``, for what this protocol doesn't cover."""
+        return self._sim
+
     def reset(self, seed: int | None = None) -> EnvObservation:
         self._sim.reset()
         # reset() returns to a random place of its own: the state is always set.
@@ -80,17 +90,24 @@ class HabitatEnv:
         return self.observe()
 
     def step(self, action: Action) -> EnvObservation:
-        after = moved(self.pose, action)
-        self.collided = False
-        if action == "forward":
-            start, end = (_list(habitat_from_map(p[:3])) for p in (self.pose, after))
-            reached = map_from_habitat(self._sim.pathfinder.try_step_no_sliding(start, end))
-            # All the way or not at all; the mesh may lift or lower the end.
-            self.collided = math.dist(reached[:2], after[:2]) > 1e-3
-            after = self.pose if self.collided else after._replace(z=float(reached[2]))
-        self.pose = after
-        self.steps += 1
+        self.act(action)
         return self.observe()
+
+    def act(self, action: Action) -> None:
+        """A step without a picture."""
+        after: AgentPose | None = moved(self.pose, action)
+        if action == "forward":
+            after = self.reach(self.pose)
+        self.collided = after is None
+        self.pose = self.pose if after is None else after
+        self.steps += 1
+
+    def reach(self, pose: AgentPose) -> AgentPose | None:
+        """Where a forward step from ``pose`` leads: all the way or not at all (None). The mesh may lift or lower it."""
+        after = moved(pose, "forward")
+        start, end = (_list(habitat_from_map(p[:3])) for p in (pose, after))
+        reached = map_from_habitat(self._sim.pathfinder.try_step_no_sliding(start, end))
+        return None if math.dist(reached[:2], after[:2]) > 1e-3 else after._replace(z=float(reached[2]))
 
     def observe(self) -> EnvObservation:
         state = self._habitat.AgentState()

@@ -7,7 +7,7 @@ Offline (``yali30/findingdory``, ``yali30/findingdory-subsampled-96``)::
 
 Episodes (``yali30/findingdory-habitat``)::
 
-    ROOT/train|val/episodes.json[.gz]  viewpoints.npy (n, 8)  transformations.npy (n, 4, 4)
+    ROOT/train|val/episodes.json[.gz]  viewpoints.npy (n, 8)  transformations.npy (n, 3, 4)
 
 Nothing here needs the network; a missing file is an error that says how to get it.
 """
@@ -168,13 +168,16 @@ class InstructionInfo(msgspec.Struct, kw_only=True):
 
     @property
     def task(self) -> int:
-        return int(self.task_id.removeprefix("task_"))
+        """0 for an id that names no task."""
+        number = self.task_id.removeprefix("task_")
+        return int(number) if number.isdigit() else 0
 
 
 class Candidate(msgspec.Struct, kw_only=True):
-    """An object or receptacle of an episode. ``view_points`` are rows of ``viewpoints.npy``."""
+    """An object or receptacle of an episode. ``view_points`` are rows of ``viewpoints.npy``; ``position`` metres in
+    Habitat's frame. A receptacle's name is its furniture's handle, and after a bar which surface of it."""
 
-    name: str
+    name: str = msgspec.field(name="object_name", default="")
     category: str = msgspec.field(name="object_category", default="")
     position: list[float] = msgspec.field(default_factory=list)
     view_points: list[int] = msgspec.field(default_factory=list)
@@ -196,7 +199,16 @@ class EpisodeInfo(msgspec.Struct, kw_only=True):
     target_receptacles: list[Any] = msgspec.field(default_factory=list)
     goal_receptacles: list[Any] = msgspec.field(default_factory=list)
     name_to_receptacle: dict[str, str] = msgspec.field(default_factory=dict)
-    rigid_objs: list[Any] = msgspec.field(default_factory=list)
+    rigid_objs: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    """Asset and row of ``transformations.npy``, in the order in which they are put into the scene."""
+    place_valid_receps: dict[str, int | None] | None = None
+    """Interaction -> which view point of its goal receptacle the thing was placed from (-1: any)."""
+    place_oracle_action_seq: dict[str, list[Any]] | None = None
+    """Interaction -> the recorded actions of its place skill; from the drop on with the thing's (4, 4) pose."""
+    nav_goal_pos: Any = None
+    nav_goal_rot: Any = None
+    scene_dataset_config: str = ""
+    additional_obj_config_paths: list[str] = msgspec.field(default_factory=list)
     instructions: dict[str, InstructionInfo] = msgspec.field(default_factory=dict)
 
     def missing_tasks(self) -> list[int]:
@@ -206,7 +218,7 @@ class EpisodeInfo(msgspec.Struct, kw_only=True):
 
 class EpisodeSet:
     """Episodes of one split. ``viewpoints`` (n, 8) float: x, y, z metres in Habitat's frame, quaternion **x, y, z, w**,
-    IoU; ``transformations`` (n, 4, 4) float."""
+    IoU; ``transformations`` (n, 4, 4) float; the file may leave out their last row, which is 0, 0, 0, 1."""
 
     def __init__(self, root: str | os.PathLike[str], split: Split = "validation") -> None:
         """Raises SourceNotFound, SourceError."""
@@ -215,7 +227,7 @@ class EpisodeSet:
             [folder / "episodes.json.gz", folder / "episodes.json", folder / f"{folder.name}.json.gz"]
         )
         self.viewpoints = _array(folder / "viewpoints.npy", (8,))
-        self.transformations = _array(folder / "transformations.npy", (4, 4))
+        self.transformations = _whole(_array(folder / "transformations.npy", (3, 4), (4, 4)))
         self.episodes = self._read()
 
     def view_points(self, candidate: Candidate) -> np.ndarray:
@@ -227,6 +239,20 @@ class EpisodeSet:
                 hint="both files must be of the same release",
             )
         return self.viewpoints[rows]
+
+    def matrix(self, row: int) -> np.ndarray:
+        """(4, 4) pose of a thing in Habitat's frame. Raises SourceError for a row that doesn't exist."""
+        if not 0 <= row < len(self.transformations):
+            raise SourceError(
+                f"{self.path}: transformation {row} of {len(self.transformations)}",
+                hint="both files must be of the same release",
+            )
+        return np.asarray(self.transformations[row], float)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the episode file: other episodes, other results."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
 
     def episode(self, episode_id: str) -> EpisodeInfo:
         """By its id, with or without "ep_". Raises SourceNotFound."""
@@ -265,7 +291,14 @@ def _existing(paths: list[Path]) -> Path:
     )
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _whole(matrices: np.ndarray) -> np.ndarray:
+    if matrices.shape[1] == 4:
+        return matrices
+    last = np.broadcast_to(np.array([[0, 0, 0, 1]], matrices.dtype), (len(matrices), 1, 4))
+    return np.concatenate([matrices, last], axis=1)
+
+
+def _array(path: Path, *shapes: tuple[int, ...]) -> np.ndarray:
     if not path.is_file():
         raise SourceNotFound(
             f"{path}: missing", hint=f"hf download {HUB_EPISODES} --repo-type dataset --local-dir {path.parent.parent}"
@@ -274,6 +307,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise SourceError(f"{path}: no array: {error}", hint="download it again") from None
-    if array.shape[1:] != shape or array.dtype.kind != "f":
-        raise SourceError(f"{path}: {array.dtype} of shape {array.shape}", hint=f"expected float, (n, {shape})")
+    if array.shape[1:] not in shapes or array.dtype.kind != "f":
+        expected = " or ".join(str(("n", *shape)).replace("'", "") for shape in shapes)
+        raise SourceError(f"{path}: {array.dtype} of shape {array.shape}", hint=f"expected float, {expected}")
     return np.asarray(array)

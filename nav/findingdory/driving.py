@@ -27,8 +27,11 @@ _BUMPS = 12
 class Body(Protocol):
     """What a drive has of the robot: its odometry, its bumper, its legs."""
 
-    pose: AgentPose
-    collided: bool
+    @property
+    def pose(self) -> AgentPose: ...
+
+    @property
+    def collided(self) -> bool: ...
 
     def act(self, action: Action) -> None: ...
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nav.env import quaternion_xyzw
-from nav.findingdory.clock import subsampled
+from nav.env import AgentPose, quaternion_xyzw
+from nav.findingdory.clock import clock_text, subsampled
+from nav.findingdory.expressions import TIME_PLACEHOLDER, expression_of
+from nav.findingdory.log import InteractionLog
 from nav.findingdory.offline import Frames, subsample_answer
 from nav.findingdory.tasks import Question, questions, task
 from nav.habitat_frames import habitat_from_map, habitat_rotation_from_yaw
@@ -118,68 +120,107 @@ def write_episodes(folder: Path, experiences: list[Experience], *, seed: int = 0
     episodes = [_episode(i, one, views, transforms, seed) for i, one in enumerate(experiences)]
     (folder / "episodes.json").write_text(json.dumps({"episodes": episodes}), encoding="utf-8")
     np.save(folder / "viewpoints.npy", np.array(views, np.float32).reshape(-1, 8))
-    np.save(folder / "transformations.npy", np.array(transforms, np.float32).reshape(-1, 4, 4))
+    np.save(folder / "transformations.npy", np.array(transforms, np.float32).reshape(-1, 4, 4)[:, :3])
 
 
 def _episode(
     number: int, one: Experience, views: list[list[float]], transforms: list[np.ndarray], seed: int
 ) -> dict[str, Any]:
     truth, log = one.truth, one.log
+    first = HomeSimulation(one.home)
+    begins = {entity.entity_id: entity for entity in first.entities()}
 
-    def candidate(name: str) -> dict[str, Any]:
+    def view(pose: AgentPose) -> int:
+        rotation = quaternion_xyzw(habitat_rotation_from_yaw(pose.yaw))
+        views.append([*habitat_from_map(pose[:3]), *rotation, 1.0])
+        return len(views) - 1
+
+    def matrix(where: tuple[float, float, float]) -> np.ndarray:
+        made = np.eye(4)
+        made[:3, 3] = habitat_from_map(where)
+        return made
+
+    def receptacle(name: str) -> dict[str, Any]:
         entity = truth.entities[name]
-        rows = []
-        if entity.kind == "receptacle":
-            for x, y in truth.view_points(name):
-                yaw = math.atan2(entity.position[1] - y, entity.position[0] - x)
-                rotation = quaternion_xyzw(habitat_rotation_from_yaw(yaw))
-                rows.append(len(views))
-                views.append([*habitat_from_map((x, y, 0.0)), *rotation, 1.0])
-        where = [float(v) for v in habitat_from_map(entity.position)]
-        return {"name": name, "object_category": entity.category, "position": where, "view_points": rows}
+        rows = [
+            view(AgentPose(x, y, 0.0, math.atan2(entity.position[1] - y, entity.position[0] - x)))
+            for x, y in truth.view_points(name)
+        ]
+        # Where the robot stood when it placed something here: the recorded place skill begins there.
+        rows += [view(one.frames[i.place_step].pose) for i in log.interactions if i.goal_id == name]
+        return _candidate(name, entity.category, entity.position, rows)
+
+    def thing(name: str) -> dict[str, Any]:
+        rows = [view(one.frames[i.pick_step].pose) for i in log.interactions if i.object_id == name]
+        return _candidate(name, begins[name].category, begins[name].position, rows)
 
     rigid = []
-    for thing in one.home.things:
-        matrix = np.eye(4)
-        matrix[:3, 3] = habitat_from_map(truth.entities[thing.entity_id].position)
-        rigid.append([thing.entity_id, len(transforms)])
-        transforms.append(matrix)
+    for each in one.home.things:
+        rigid.append([each.entity_id, len(transforms)])
+        transforms.append(matrix(begins[each.entity_id].position))
     moved = {i.object_id for i in log.interactions}
     start, goal = [i.start_id for i in log.interactions], [i.goal_id for i in log.interactions]
     used = {*start, *goal}
     free = [r.entity_id for r in log.receptacles if r.entity_id not in used]
+    receptacles = {name: receptacle(name) for name in dict.fromkeys((*start, *goal, *free))}
     pose = one.frames[0].pose
     return {
         "episode_id": str(number),
         "scene_id": f"home_{one.home.seed}",
         "start_position": [float(v) for v in habitat_from_map(pose[:3])],
         "start_rotation": list(quaternion_xyzw(habitat_rotation_from_yaw(pose.yaw))),
-        "candidate_objects": [candidate(i.object_id) for i in log.interactions],
-        "candidate_objects_noninteracted": [candidate(o.entity_id) for o in log.objects if o.entity_id not in moved],
-        "candidate_start_receps": [candidate(name) for name in dict.fromkeys(start)],
-        "candidate_start_receps_noninteracted": [candidate(name) for name in free],
-        "candidate_goal_receps": [candidate(name) for name in dict.fromkeys(goal)],
-        "candidate_goal_receps_noninteracted": [candidate(name) for name in free],
-        "target_receptacles": start,
-        "goal_receptacles": goal,
-        "name_to_receptacle": {t.entity_id: one.placements()[0][t.entity_id][0] for t in one.home.things},
+        "candidate_objects": [thing(i.object_id) for i in log.interactions],
+        "candidate_objects_noninteracted": [thing(o.entity_id) for o in log.objects if o.entity_id not in moved],
+        "candidate_start_receps": [receptacles[name] for name in start],
+        "candidate_start_receps_noninteracted": [receptacles[name] for name in free],
+        "candidate_goal_receps": [receptacles[name] for name in goal],
+        "candidate_goal_receps_noninteracted": [receptacles[name] for name in free],
+        "target_receptacles": [[name, None] for name in start],
+        "goal_receptacles": [[name, None] for name in goal],
+        "name_to_receptacle": {t.entity_id: one.placements(0)[0][t.entity_id][0] for t in one.home.things},
         "rigid_objs": rigid,
-        "instructions": {f"task_{q.task}": _instruction(q) for q in questions(log, seed=seed)},
+        "place_valid_receps": {
+            str(k): len(receptacles[i.goal_id]["view_points"])
+            - sum(later.goal_id == i.goal_id for later in log.interactions[k:])
+            for k, i in enumerate(log.interactions)
+        },
+        "place_oracle_action_seq": {
+            str(k): _place_actions(i.end_step - i.place_step + 1, matrix(truth.entities[i.object_id].position))
+            for k, i in enumerate(log.interactions)
+        },
+        "nav_goal_pos": [float(v) for v in habitat_from_map(one.final_pose[:3])],
+        "nav_goal_rot": list(quaternion_xyzw(habitat_rotation_from_yaw(one.final_pose.yaw))),
+        "instructions": {f"task_{q.task}": _instruction(q, log) for q in questions(log, seed=seed)},
     }
 
 
-def _instruction(question: Question) -> dict[str, Any]:
-    one = task(question.task)
-    order = question.slots.get("order")
-    multi = one.mode != "any"
+def _candidate(name: str, category: str, position: tuple[float, float, float], rows: list[int]) -> dict[str, Any]:
+    where = [float(v) for v in habitat_from_map(position)]
+    return {"object_name": name, "object_category": category, "position": where, "view_points": rows}
+
+
+def _place_actions(steps: int, matrix: np.ndarray) -> list[Any]:
+    """A recorded place skill: names alone until the drop, then the thing's pose with every action."""
+    pose = matrix.tolist()
+    arm = {"action_args": {"arm_action": [0.0] * 10}}
+    before: list[Any] = ["MANIPULATION_MODE", *["MOVE_FORWARD"] * max(0, steps - 5)]
+    return [*before, ["DESNAP_OBJECT", [0.0] * 3, [0.0, 0.0, 0.0, 1.0], pose], ["MOVE_ARM", arm, pose],
+            ["NAVIGATION_MODE", pose], "STOP"]  # fmt: skip
+
+
+def _instruction(question: Question, log: InteractionLog) -> dict[str, Any]:
+    expression, sequential = expression_of(question, log)
+    timed = question.task in (47, 48)
+    minute = clock_text(question.slots["minute"]).lstrip("0") if timed else ""
     return {
         "task_id": f"task_{question.task}",
-        "lang": question.text,
-        "task_type": one.category,
-        "goal_expr": None,
-        "sampled_objects": list(question.goal.entities) if one.target == "object" else [],
-        "sampled_receps": list(question.goal.entities) if one.target == "receptacle" else [],
-        "sequential_goals": {"ordered": order is not None, "sequence": list(order or ())} if multi else None,
+        # The minute is known when the experience is over: until then its place is held.
+        "lang": question.text.replace(minute, TIME_PLACEHOLDER) if timed else question.text,
+        "task_type": "timestep" if timed else task(question.task).category,
+        "goal_expr": expression,
+        "sampled_objects": [],
+        "sampled_receps": [],
+        "sequential_goals": sequential,
         "temporal_target_entity": question.slots.get("chosen"),
     }
 
