@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 import math
 import random
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,15 @@ from nav.findingdory.expressions import goal_of, timed
 from nav.findingdory.goals import Profile
 from nav.findingdory.log import ATTRIBUTES, InteractionLog, ObjectInfo, ReceptacleInfo, RoomInfo
 from nav.findingdory.tasks import Question
+from nav.findingdory.worlds import World
 from nav.habitat_drive import Change, Wheels, Yesterday
-from nav.habitat_env import HabitatEnv, HabitatSettings, open_habitat
+from nav.habitat_env import HabitatEnv, HabitatSettings, load_habitat, open_habitat
 from nav.habitat_frames import map_from_habitat
 from nav.habitat_judge import HabitatJudge, Station
 from nav.habitat_things import HabitatThings
 from nav.source import LEAST_COVERAGE
 from perception.frames import Frame, Sensed
-from streammem.errors import SourceError
+from streammem.errors import InputError, SourceError
 from streammem.model import Detection, StateFact
 
 FIRST_LABEL = 10_000
@@ -275,6 +276,25 @@ def _asset(handle: str) -> str:
 def _kind(name: str) -> str:
     """A category from a name without one: letters, without numbers at the end."""
     return name.rstrip("0123456789_").replace("_", " ")
+
+
+NOTE = "FindingDory's episodes driven anew in Habitat; goals and judge are the benchmark's, the frames are ours"
+
+
+def open_days(
+    data: EpisodeSet, episodes: Sequence[str] = (), *, scenes: str = "", size: str = "480x640"
+) -> dict[str, Callable[[], World]]:
+    """How each episode (none named: all) is opened, by name. Raises SourceNotFound for an unknown one, InputError for a
+    size, ModelUnavailable where habitat-sim isn't installed: before anything else is done."""
+    load_habitat()
+    wide, _, high = size.partition("x")
+    if not (wide.isdigit() and high.isdigit()):
+        raise InputError(f"the size {size!r} can't be read", hint="use WIDTHxHEIGHT, as 480x640")
+    camera = CameraSpec(int(wide), int(high))
+    named = [data.episode(name).episode_id for name in episodes] or [one.episode_id for one in data.episodes]
+    return {
+        f"ep_{name.removeprefix('ep_')}": partial(open_day, data, name, scenes=scenes, camera=camera) for name in named
+    }
 
 
 def open_day(

@@ -132,7 +132,7 @@ def _offline(
     if frames not in (0, 96):
         raise InputError(f"no set has {frames} frames", hint="--frames 96, or 0 for full-length videos")
     rows = OfflineSet(data, split, frames=frames or None)  # type: ignore[arg-type]
-    wanted = [name.strip() for name in episodes.split(",") if name.strip()]
+    wanted = _ids(episodes)
     total = len(wanted) or len(rows.episodes())
     chat_id = chat().id if "llm" in (names or ()) else ""
     done = [0]
@@ -172,18 +172,33 @@ def _worlds(
     from nav.findingdory import run as runner
     from nav.findingdory.report import markdown
 
-    seeds = runner.parse_seeds(episodes or "0-4")
+    wanted: list[Any] = list(_ids(episodes) if env == "habitat" else runner.parse_seeds(episodes or "0-4"))
+    model = chat().id if "llm" in (names or ()) else ""
+    llm = {"llm": lambda world, asked: runner.model_agent(chat)}
     done = [0]
 
     def told(episode: str, seconds: float) -> None:
         done[0] += 1
-        out.note(f"{done[0]}/{len(seeds)}: home {episode} in {seconds:.1f} s")
+        out.note(f"{done[0]}/{total}: {episode} in {seconds:.1f} s")
 
-    model = chat().id if "llm" in (names or ()) else ""
-    made = runner.Setting(draw="gl" if env == "mujoco" else "rays", model=model, **setting)
-    llm = {"llm": lambda world, asked: runner.model_agent(chat)}
-    report = runner.run(seeds, names or ["oracle", "random"], made, folder, told=told, agents=llm)
+    if env == "habitat":
+        from nav.findingdory.dataset import EpisodeSet
+        from nav.habitat_day import NOTE, open_days
+
+        read = EpisodeSet(data, split)  # type: ignore[arg-type]
+        worlds = open_days(read, wanted, scenes=scenes, size=str(setting["size"]))
+        total = len(worlds)
+        made = runner.Setting(draw="habitat", model=model, data=read.fingerprint, **setting)
+        report = runner.run_worlds(worlds, names or ["oracle", "random"], made, folder, NOTE, told=told, agents=llm)
+    else:
+        total = len(wanted)
+        made = runner.Setting(draw="gl" if env == "mujoco" else "rays", model=model, **setting)
+        report = runner.run(wanted, names or ["oracle", "random"], made, folder, told=told, agents=llm)
     return report, markdown(report)
+
+
+def _ids(episodes: str) -> list[str]:
+    return [name.strip() for name in episodes.split(",") if name.strip()]
 
 
 def _lives(
