@@ -16,17 +16,23 @@ quickly; a place that is covered by another track or out of the picture can't be
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
-from perception.trackers.box_metrics import overlaps
+from perception.trackers import pairing
+from perception.trackers.association_types import (
+    AssociationSettings,
+    Followed,
+    Refound,
+    Scene,
+    Track,
+    new_memory,
+)
 from perception.trackers.box_motion import BoxMotion
 from perception.trackers.boxes import Boxes, Drops, clean
 from streammem.banks.policies import FrameMemory, FrameRecord
-from streammem.banks.policies.composite import Composite
-from streammem.banks.policies.smart import NonRedundant
-from streammem.errors import InputError
+from streammem.errors import CorruptData, InputError
 
 SHORT_GAP = 5
 """Frames without a sighting after which looks must agree, whatever the overlap."""
@@ -35,106 +41,19 @@ GONE = 0.05
 LOOKED = "looked there since and did not see it"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssociationSettings:
-    """Scores are the detector's, overlaps are IoU, times are frames.
-
-    ``sure`` and ``unsure`` split the detections, ``start`` begins a track. ``near`` and ``near_unsure`` are the least
-    overlaps of stages 1 and 2. ``alike`` is the least cosine that finds a track again by its looks; below ``unlike``
-    motion doesn't either; ``looks`` is the weight of looks beside overlap. ``confirm`` sightings make a track;
-    ``recent`` frames without one make it lost; ``forget`` frames end it. ``looked`` and ``hidden`` are what a frame
-    without a sighting multiplies the belief by. ``reach`` scales how far motion may put a lost track. ``keeps`` views
-    a track, ``duplicate`` the cosine from which two are one. The numbers were chosen on the shared MOT clips
-    (docs/association.md)."""
-
-    sure: float = 0.6
-    unsure: float = 0.1
-    start: float = 0.75
-    near: float = 0.25
-    near_unsure: float = 0.5
-    alike: float = 0.85
-    unlike: float = 0.45
-    looks: float = 0.6
-    confirm: int = 2
-    recent: int = 30
-    forget: int = 900
-    looked: float = 0.87
-    hidden: float = 0.99
-    reach: float = 0.6
-    keeps: int = 8
-    duplicate: float = 0.9
-    most_tracks: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Refound:
-    """A track that came back. ``score`` in [0, 1]; ``by`` is "looks" or "motion". Evidence: ``alike`` is the cosine to
-    the frame ``like_t`` that the track kept, ``next_alike`` that of the best other track; ``offset`` the distance from
-    where motion expected it, in heights of the box."""
-
-    track: str
-    t: int
-    absent: int
-    score: float
-    by: str
-    alike: float | None
-    like_t: int | None
-    next_alike: float | None
-    offset: float
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """One frame. ``tracks`` names the track of each of ``boxes`` (those that count); ``index`` is each box's row in
-    the detections that came in. ``retired`` are tracks that ended, with the reason; ``refused`` says why the whole
-    frame wasn't taken in, else empty."""
-
-    t: int
-    boxes: Boxes
-    tracks: tuple[str, ...] = ()
-    index: tuple[int, ...] = ()
-    refound: tuple[Refound, ...] = ()
-    retired: tuple[tuple[str, str], ...] = ()
-    refused: str = ""
-
-
-@dataclass(slots=True)
-class _Track:
-    name: str
-    label: str
-    first: int
-    last: int
-    memory: FrameMemory
-    hits: int = 1
-    belief: float = 1.0
-    confirmed: bool = False
-    views: np.ndarray | None = None
-    """The vectors that are kept (k, d), and the frame of each."""
-    views_t: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class _Scene:
-    """One frame while it is worked on."""
-
-    t: int
-    found: Boxes
-    free: list[int]
-    left: list[int]
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-    """Row of a track, row of a detection."""
-    refound: list[Refound] = field(default_factory=list)
-
-
 class AssociationTracker:
-    """Tracks of one stream. Frames come in order through :meth:`step`. Not for several threads at once."""
+    """Tracks of one stream. Frames come in order through :meth:`step`. Not for several threads at once.
 
-    def __init__(self, settings: AssociationSettings | None = None, *, prefix: str = "") -> None:
+    Tracks are named by numbers after ``made``, so that a later session of a stream doesn't give a name twice
+    (``numbers.py``); ``state()`` and ``load()`` go on in the middle of a session."""
+
+    def __init__(self, settings: AssociationSettings | None = None, *, prefix: str = "", made: int = 0) -> None:
         self.settings = settings or AssociationSettings()
         self._prefix = prefix
-        self._tracks: list[_Track] = []
+        self.made = made
+        """The number of the newest track."""
+        self._tracks: list[Track] = []
         self._motion = BoxMotion()
-        self._made = 0
         self._size: tuple[int, int] | None = None
         self.last: int | None = None
         self.dropped: Counter[str] = Counter()
@@ -176,24 +95,59 @@ class AssociationTracker:
         gap = 1 if self.last is None else t - self.last
         self.last, self._size = t, size
         self._motion.ahead(gap)
-        scene = _Scene(t, usable, list(range(len(self._tracks))), list(range(len(usable))))
+        scene = Scene(t, usable, list(range(len(self._tracks))), list(range(len(usable))))
         self._match_recent(scene)
         self._match_unsure(scene)
         self._match_lost(scene)
         retired = self._settle(scene, gap, t_ns)
         return self._answer(scene, rows, retired)
 
+    # saving
+
+    def state(self) -> bytes:
+        """Everything needed to go on after the newest frame: looks of people are in it, as in the tracks' memories."""
+        mean, covariance = self._motion.arrays()
+        return msgspec.msgpack.encode(
+            _Saved(
+                repr(self.settings),
+                self.made,
+                self.last,
+                self._size,
+                dict(self.dropped),
+                [_SavedTrack.of(one) for one in self._tracks],
+                mean.tobytes(),
+                covariance.tobytes(),
+            )
+        )
+
+    def load(self, state: bytes) -> None:
+        """Go on from a saved state. Raises CorruptData, also for a state of other settings; nothing is changed then."""
+        try:
+            saved = msgspec.msgpack.decode(state, type=_Saved)
+            n = len(saved.tracks)
+            mean = np.frombuffer(saved.mean).reshape(n, 4, 2).copy()
+            covariance = np.frombuffer(saved.covariance).reshape(n, 4, 2, 2).copy()
+        except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+            raise CorruptData(f"the saved tracks can't be read: {error}", hint="start with new tracks") from error
+        if saved.settings != repr(self.settings):
+            raise CorruptData("the saved tracks were made with other settings", hint="load them with the same ones")
+        self._tracks = [one.track(self.settings) for one in saved.tracks]
+        self._motion.load(mean, covariance)
+        self.made, self.last, self._size = saved.made, saved.last, saved.size
+        self.dropped = Counter(saved.dropped)
+
     # stages
 
-    def _match_recent(self, scene: _Scene) -> None:
+    def _match_recent(self, scene: Scene) -> None:
         chosen = self.settings
         tracks = [at for at in scene.free if scene.t - self._tracks[at].last <= chosen.recent]
         sure = [at for at in scene.left if scene.found.scores[at] >= chosen.sure]
         if not tracks or not sure:
             return
-        near = self._near(tracks, sure, scene)
+        followed, found = self._pair(tracks, sure, scene)
+        near = pairing.near(followed, self._motion.boxes()[tracks], found)
         score = near * (0.5 + 0.5 * scene.found.scores[sure][None])
-        alike = self._alike(tracks, sure, scene)
+        alike = pairing.alike(followed, found)
         good = near >= chosen.near
         if alike is not None:
             # From one frame to the next a box may be covered and look like another; after a gap it may be another.
@@ -204,29 +158,31 @@ class AssociationTracker:
         firm = np.array([0.02 if self._tracks[at].confirmed else 0.0 for at in tracks])[:, None]
         self._take(scene, tracks, sure, score + firm, good)
 
-    def _match_unsure(self, scene: _Scene) -> None:
+    def _match_unsure(self, scene: Scene) -> None:
         chosen = self.settings
         tracks = [at for at in scene.free if scene.t - self._tracks[at].last <= chosen.recent]
         unsure = [at for at in scene.left if chosen.unsure <= scene.found.scores[at] < chosen.sure]
         if tracks and unsure:
-            near = self._near(tracks, unsure, scene)
+            followed, found = self._pair(tracks, unsure, scene)
+            near = pairing.near(followed, self._motion.boxes()[tracks], found)
             self._take(scene, tracks, unsure, near, near >= chosen.near_unsure)
 
-    def _match_lost(self, scene: _Scene) -> None:
+    def _match_lost(self, scene: Scene) -> None:
         """Tracks that stages 1 and 2 didn't find: by looks wherever they are, or by motion while they are believed."""
         chosen = self.settings
         tracks = [at for at in scene.free if self._tracks[at].confirmed]
         sure = [at for at in scene.left if scene.found.scores[at] >= chosen.sure]
         if not tracks or not sure:
             return
-        offset = self._offset(tracks, sure, scene)
-        alike = self._alike(tracks, sure, scene)
+        followed, found = self._pair(tracks, sure, scene)
+        offset = pairing.offset(self._motion.boxes()[tracks], found)
+        alike = pairing.alike(followed, found)
         absent = np.array([scene.t - self._tracks[at].last for at in tracks])
         belief = np.array([self._tracks[at].belief for at in tracks])
         # Where it may be by now: a box's height at once, more with the square root of time (a random walk of speed).
         reach = chosen.reach * (0.5 + 0.15 * np.sqrt(absent))
         by_motion = np.clip(1 - offset / reach[:, None], 0, 1) * (belief > GONE)[:, None]
-        by_motion *= self._same_label(tracks, sure, scene)
+        by_motion *= pairing.same_label(followed, found)
         score, good = by_motion, by_motion > 0
         if alike is not None:
             known = ~np.isnan(alike)
@@ -241,9 +197,12 @@ class AssociationTracker:
             at, to = tracks.index(row), sure.index(column)
             self._note(scene, row, at, to, score, alike, offset)
 
+    def _pair(self, tracks: list[int], found: list[int], scene: Scene) -> tuple[list[Track], Boxes]:
+        return [self._tracks[at] for at in tracks], scene.found.take(found)
+
     def _note(
         self,
-        scene: _Scene,
+        scene: Scene,
         row: int,
         at: int,
         to: int,
@@ -268,7 +227,7 @@ class AssociationTracker:
             Refound(one.name, scene.t, absent, value, "looks" if looks else "motion", seen, like_t, other, away)
         )
 
-    def _take(self, scene: _Scene, tracks: list[int], found: list[int], score: np.ndarray, good: np.ndarray) -> None:
+    def _take(self, scene: Scene, tracks: list[int], found: list[int], score: np.ndarray, good: np.ndarray) -> None:
         """The best assignment among the pairs that are ``good``."""
         from scipy.optimize import linear_sum_assignment
 
@@ -279,45 +238,9 @@ class AssociationTracker:
                 scene.free.remove(tracks[row])
                 scene.left.remove(found[column])
 
-    # what pairs are compared by
-
-    def _near(self, tracks: list[int], found: list[int], scene: _Scene) -> np.ndarray:
-        near = overlaps(self._motion.boxes()[tracks], scene.found.xyxy[found].astype(np.float64))
-        return near * self._same_label(tracks, found, scene)
-
-    def _same_label(self, tracks: list[int], found: list[int], scene: _Scene) -> np.ndarray:
-        a = np.array([self._tracks[at].label for at in tracks], object)
-        b = np.array([scene.found.labels[at] for at in found], object)
-        return np.asarray(a[:, None] == b[None], float)
-
-    def _alike(self, tracks: list[int], found: list[int], scene: _Scene) -> np.ndarray | None:
-        """The best cosine of each detection with what each track keeps; NaN where a track keeps no vector."""
-        if scene.found.vectors is None:
-            return None
-        vectors = scene.found.vectors[found]
-        alike = np.full((len(tracks), len(found)), np.nan)
-        for row, at in enumerate(tracks):
-            views = self._tracks[at].views
-            if views is not None and views.shape[1] == vectors.shape[1]:
-                alike[row] = (views @ vectors.T).max(axis=0)
-        same = self._same_label(tracks, found, scene)
-        return np.where(same > 0, alike, np.minimum(alike, 0))
-
-    def _offset(self, tracks: list[int], found: list[int], scene: _Scene) -> np.ndarray:
-        """Distance between centres, in heights of the larger box, plus the change of height."""
-        a, b = self._motion.boxes()[tracks], scene.found.xyxy[found].astype(np.float64)
-        heights = np.maximum(a[:, None, 3] - a[:, None, 1], b[None, :, 3] - b[None, :, 1])
-        centres = np.hypot(
-            (a[:, None, 0] + a[:, None, 2] - b[None, :, 0] - b[None, :, 2]) / 2,
-            (a[:, None, 1] + a[:, None, 3] - b[None, :, 1] - b[None, :, 3]) / 2,
-        )
-        sizes = np.abs(np.log((a[:, None, 3] - a[:, None, 1]) / (b[None, :, 3] - b[None, :, 1])))
-        distance: np.ndarray = centres / np.maximum(heights, 1e-6) + sizes
-        return distance
-
     # after the stages
 
-    def _settle(self, scene: _Scene, gap: int, t_ns: int) -> list[tuple[str, str]]:
+    def _settle(self, scene: Scene, gap: int, t_ns: int) -> list[tuple[str, str]]:
         chosen = self.settings
         for row, column in scene.pairs:
             one = self._tracks[row]
@@ -335,19 +258,17 @@ class AssociationTracker:
             self._end([oldest], scene)
         return retired
 
-    def _begin(self, scene: _Scene, column: int, t_ns: int) -> None:
-        self._made += 1
-        name = f"{self._prefix}{self._made}"
-        long = NonRedundant(keeps=self.settings.keeps, duplicate=self.settings.duplicate)
-        memory = FrameMemory(Composite(long=long, name="association"), obj=name, audit=32)
-        one = _Track(name, scene.found.labels[column], scene.t, scene.t, memory)
+    def _begin(self, scene: Scene, column: int, t_ns: int) -> None:
+        self.made += 1
+        name = f"{self._prefix}{self.made}"
+        one = Track(name, scene.found.labels[column], scene.t, scene.t, new_memory(name, self.settings))
         one.confirmed = self.settings.confirm <= 1
         self._tracks.append(one)
         self._motion.add(scene.found.xyxy[column])
         self._remember(one, scene, column, t_ns)
         scene.pairs.append((len(self._tracks) - 1, column))
 
-    def _remember(self, one: _Track, scene: _Scene, column: int, t_ns: int) -> None:
+    def _remember(self, one: Track, scene: Scene, column: int, t_ns: int) -> None:
         vectors = scene.found.vectors
         if vectors is None or not np.isfinite(vectors[column]).all() or self._size is None:
             return
@@ -361,31 +282,24 @@ class AssociationTracker:
             presence_logit=1.0,
             is_prompt=not one.memory.started,
             # A box that another one covers shows two things: it isn't taken as a view.
-            pred_iou=float(scene.found.scores[column]) * (1 - self._covered(scene, column)),
+            pred_iou=float(scene.found.scores[column]) * (1 - pairing.covered(scene.found, column)),
             box=box,
             area=(x1 - x0) * (y1 - y0) / (width * height),
             desc_obj=np.asarray(vectors[column], np.float32),
         )
         changes = one.memory.observe(record) if one.memory.started else one.memory.start(record)
         if any(change.action in ("add", "drop") for change in changes):
-            held = [(t, kept.desc_obj) for t, (_, kept) in sorted(one.memory.held().items())]
-            views = [(t, vector) for t, vector in held if vector is not None]
-            one.views = np.stack([vector for _, vector in views]) if views else None
-            one.views_t = tuple(t for t, _ in views)
+            one.take_views()
 
-    def _covered(self, scene: _Scene, column: int) -> float:
-        if len(scene.found) < 2:
-            return 0.0
-        return float(np.delete(overlaps(scene.found.xyxy[column][None], scene.found.xyxy)[0], column).max())
-
-    def _age(self, scene: _Scene, gap: int) -> list[tuple[str, str]]:
+    def _age(self, scene: Scene, gap: int) -> list[tuple[str, str]]:
         """Beliefs of tracks that weren't seen; those that end, with the reason."""
         chosen = self.settings
         ended: dict[int, str] = {}
         places = self._motion.boxes()
         for at in scene.free:
             one = self._tracks[at]
-            hidden = self._hidden(places[at], scene)
+            assert self._size is not None
+            hidden = pairing.hidden(places[at], scene.found, self._size)
             one.belief *= (chosen.hidden if hidden else chosen.looked) ** gap
             absent = scene.t - one.last
             if not one.confirmed:
@@ -398,28 +312,14 @@ class AssociationTracker:
         self._end(list(ended), scene)
         return retired
 
-    def _hidden(self, place: np.ndarray, scene: _Scene) -> bool:
-        """Whether the place can't be looked at: mostly outside of the picture, or behind something that was seen."""
-        assert self._size is not None
-        height, width = self._size
-        x0, y0, x1, y1 = place
-        area = max((x1 - x0) * (y1 - y0), 1e-6)
-        inside = max(min(x1, width) - max(x0, 0), 0) * max(min(y1, height) - max(y0, 0), 0)
-        if inside < 0.5 * area:
-            return True
-        boxes = scene.found.xyxy
-        both = np.clip(np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0), 0, None)
-        both = both * np.clip(np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0), 0, None)
-        return bool((both > 0.4 * area).any())
-
-    def _end(self, rows: list[int], scene: _Scene) -> None:
+    def _end(self, rows: list[int], scene: Scene) -> None:
         stay = [at for at in range(len(self._tracks)) if at not in set(rows)]
         moved = {at: to for to, at in enumerate(stay)}
         scene.pairs = [(moved[row], column) for row, column in scene.pairs if row in moved]
         self._tracks = [self._tracks[at] for at in stay]
         self._motion.drop(rows)
 
-    def _answer(self, scene: _Scene, rows: np.ndarray, retired: list[tuple[str, str]]) -> Followed:
+    def _answer(self, scene: Scene, rows: np.ndarray, retired: list[tuple[str, str]]) -> Followed:
         told = sorted((column, row) for row, column in scene.pairs if self._tracks[row].confirmed)
         return Followed(
             scene.t,
@@ -431,9 +331,46 @@ class AssociationTracker:
         )
 
 
+class _SavedTrack(msgspec.Struct):
+    name: str
+    label: str
+    first: int
+    last: int
+    hits: int
+    belief: float
+    confirmed: bool
+    memory: bytes
+
+    @classmethod
+    def of(cls, one: Track) -> _SavedTrack:
+        memory = one.memory.state()
+        return cls(one.name, one.label, one.first, one.last, one.hits, one.belief, one.confirmed, memory)
+
+    def track(self, settings: AssociationSettings) -> Track:
+        memory = new_memory(self.name, settings)
+        memory.load(self.memory)
+        one = Track(self.name, self.label, self.first, self.last, memory, self.hits, self.belief, self.confirmed)
+        one.take_views()
+        return one
+
+
+class _Saved(msgspec.Struct):
+    settings: str
+    made: int
+    last: int | None
+    size: tuple[int, int] | None
+    dropped: dict[str, int]
+    tracks: list[_SavedTrack]
+    mean: bytes
+    covariance: bytes
+
+
 def _rows(found: Boxes, usable: Boxes, size: tuple[int, int]) -> np.ndarray:
     """Row in ``found`` of each row of ``usable``."""
     if len(found) == len(usable):
         return np.arange(len(found))
     numbered = Boxes(found.xyxy, found.scores, tuple(str(at) for at in range(len(found))))
     return np.array([int(label) for label in clean(numbered, size, Drops()).labels], np.int64)
+
+
+__all__ = ["GONE", "LOOKED", "AssociationSettings", "AssociationTracker", "Followed", "Refound"]

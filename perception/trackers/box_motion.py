@@ -68,6 +68,14 @@ class BoxMotion:
         self._mean *= by[None, :, None]
         self._covariance *= (by**2)[None, :, None, None]
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means (n, 4, 2) and covariances (n, 4, 2, 2) float64, to be saved."""
+        return self._mean, self._covariance
+
+    def load(self, mean: np.ndarray, covariance: np.ndarray) -> None:
+        """Take up what :meth:`arrays` gave."""
+        self._mean, self._covariance = mean, covariance
+
     def drop(self, rows: list[int]) -> None:
         if rows:
             self._mean = np.delete(self._mean, rows, axis=0)

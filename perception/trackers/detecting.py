@@ -3,7 +3,8 @@
 Every frame at the tracker's rate in which something is tracked becomes an observation with one detection a track
 (``track`` is its number), the part ``track_colours``, and ``track_vectors`` where looks are described: the banks of
 tracks and entities take them from there. Returns come with the tracker's own evidence in ``stats``. As in
-``watching.py`` a second run of the same command writes nothing twice.
+``watching.py`` a second run of the same command writes nothing twice; another detector or other settings are another
+session, whose tracks are numbered after those that are there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from perception.trackers.appearance import Appearance
 from perception.trackers.association import LOOKED, AssociationSettings, AssociationTracker, Followed, Refound
 from perception.trackers.boxes import Boxes
 from perception.trackers.detectors import Detector
+from perception.trackers.numbers import Kept, TrackNumbers
 from perception.trackers.writing import COLOURS, VECTORS, Sink, TrackReport, TrackWriter
 from streammem.model import Detection, Observation, Producer
 
@@ -39,9 +42,13 @@ class DetectReport(TrackReport):
     refound_n: int = 0
 
 
+class NumberedSink(Sink, Kept, Protocol):
+    """What is needed of a memory."""
+
+
 def follow_detections(
     source: Source,
-    sink: Sink,
+    sink: NumberedSink,
     detector: Detector,
     *,
     appearance: Appearance | None = None,
@@ -60,8 +67,9 @@ def follow_detections(
     report = DetectReport(session)
     producer = Producer("perception.trackers.association", f"{detector.name} {looks}".strip(), "1", session[7:])
     sink.set_stream(stream_info(source.info))
-    tracker = AssociationTracker(chosen)
-    writer = TrackWriter(sink, report, tracker, progress)
+    numbers = TrackNumbers(sink, source.info.stream, session)
+    tracker = AssociationTracker(chosen, made=numbers.first)
+    writer = TrackWriter(sink, report, tracker, progress, before=lambda: numbers.keep(tracker.made))
     for frame in source.frames(0, FixedRate(fps)):
         found = detector.detect(frame.image)
         if appearance is not None:
@@ -76,6 +84,7 @@ def follow_detections(
             picture = writer.picture(frame, due=given_up or new or bool(step.refound))
             writer.add(_observation(frame, step, source.info.stream, session, producer, picture), step.tracks)
     writer.flush()
+    numbers.keep(tracker.made, done=True)
     return report
 
 

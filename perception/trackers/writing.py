@@ -49,7 +49,7 @@ class TrackReport:
 
 
 class TrackWriter:
-    """Fills ``report`` and calls ``progress`` with each batch."""
+    """Fills ``report``, calls ``before`` ahead of each batch and ``progress`` after it."""
 
     def __init__(
         self,
@@ -57,11 +57,14 @@ class TrackWriter:
         report: TrackReport,
         tracker: Counted,
         progress: Callable[[TrackReport], None] | None = None,
+        *,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self._sink = sink
         self._report = report
         self._tracker = tracker
         self._progress = progress
+        self._before = before
         self._batch: list[Observation] = []
         self._last_picture = -NS
 
@@ -90,6 +93,8 @@ class TrackWriter:
     def flush(self) -> None:
         """Write what is left, and bring the report up to date."""
         if self._batch:
+            if self._before is not None:
+                self._before()
             self._sink.write(self._batch)
         self._batch = []
         self._report.dropped, self._report.ram_bytes = dict(self._tracker.dropped), self._tracker.ram_bytes()
