@@ -32,8 +32,11 @@ class Truth(Judge, Protocol):
 class World(Protocol):
     """One experience. ``name`` is safe as a file's; ``interactions`` says how many there were."""
 
-    name: str
-    interactions: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def interactions(self) -> int: ...
 
     @property
     def truth(self) -> Truth: ...
