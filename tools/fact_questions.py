@@ -136,7 +136,7 @@ def others(memories: Path, *, planted: bool) -> int:
                     continue
                 asked += 1
                 shaped += read_asked(question.query) is not None
-                with_banks, without = ask(memory, question.query), ask(WithoutBanks(memory), question.query)  # type: ignore[arg-type]
+                with_banks, without = ask(memory, question.query), ask(WithoutBanks(memory), question.query)
                 known += with_banks.trace[:1] != without.trace[:1]
                 if with_banks.status != without.status:
                     truth = "present" if question.spans else "absent"

@@ -44,8 +44,8 @@ class TrackInfo(msgspec.Struct, frozen=True):
     """One object. ``intervals`` oldest first (close ones were merged where there were too many); ``bytes`` is RAM.
 
     ``colours``: mean share of each basic colour term on it, above 1 %; empty where the tracker sends none.
-    ``watched_ns``: until when its stream was watched. ``gone_ns``: when the tracker had looked where it must be, had not
-    seen it, and gave it up."""
+    ``watched_ns``: until when its stream was watched. ``gone_ns``: when the tracker had looked where it must be, had
+    not seen it, and gave it up."""
 
     stream: str
     track: str

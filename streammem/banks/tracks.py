@@ -7,8 +7,9 @@ object has not been seen for ``gap_seconds`` its stretch becomes a record of the
 
 Descriptors come in the part ``track_vectors`` (n, d), one row for each detection that has a ``track``, in their
 order. Without them the moment's own vector is used, and without that the box: frames differ then by where the object
-was, not by how it looked. The part ``track_colours`` (n, 11) has the share of each colour term on it (``colours.TERMS``),
-and ``stats`` what the tracker knows of returns: ``refound:NAME`` the score, ``alike:NAME`` the likeness, ``gone:NAME``.
+was, not by how it looked. The part ``track_colours`` (n, 11) has the share of each colour term on it
+(``colours.TERMS``), ``stats`` what the tracker knows of returns: ``refound:NAME`` the score, ``alike:NAME`` the
+likeness, and ``gone:NAME`` where it looked and did not see it.
 """
 
 from __future__ import annotations

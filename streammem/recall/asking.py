@@ -1,8 +1,8 @@
 """What a question asks of the structured banks, read from its words: a shape, and the things it is about.
 
-"When did the man in the red jacket come back?" has the shape ``back`` and one thing: a man, red, jacket. Pure text work:
-no bank, no model, no memory; 40 patterns, 0.1 ms. A question that fits no shape is None and is searched for as before.
-Whether anything of that kind is known is ``facts.py``'s to say.
+"When did the man in the red jacket come back?" has the shape ``back`` and one thing: a man, red, jacket. Pure text
+work: no bank, no model, no memory; 80 patterns, 0.1 ms. A question that fits no shape is None and is searched for as
+before. Whether anything of that kind is known is ``facts.py``'s to say.
 
 Questions of what is written, said or quoted are never read here: their answer is the words themselves.
 """
@@ -78,11 +78,13 @@ LONGEST = 300
 """Characters: a longer question isn't one of these."""
 
 _WORDS = re.compile(
-    r"\b(?:say|says|said|written|writing|signs?|text|words?|letters?|caption|subtitles?|titles?|reads?|spelled|mentions?|"
+    r"\b(?:say|says|said|written|writing|signs?|text|words?|letters?|caption|subtitles?|titles?|"
+    r"reads?|spelled|mentions?|"
     r"mentioned|talks?|talked|speaks?|spoke|heard|hear|why|colou?r)\b"
 )
 _POLITE = re.compile(
-    r"^(?:(?:please|hey|hi|ok|so|and|well|now)[,\s]+|(?:can|could|would|will) you (?:please )?(?=tell|show|find|list|count)|"
+    r"^(?:(?:please|hey|hi|ok|so|and|well|now)[,\s]+|(?:can|could|would|will) you (?:please )"
+    r"?(?=tell|show|find|list|count)|"
     r"(?:i(?: would|'d) like to|i want to|i wonder|do you|i need to|let me) know (?:if |whether )?|"
     r"(?:please )?tell me (?:if |whether )?|do you remember (?:if |whether )?|do you know (?:if |whether )?|"
     r"(?:any|have you any|do you have any) idea )+"
@@ -115,7 +117,8 @@ _IN_ONE = r"(?:(?:in|into) (?:the )?(?:picture|view|scene|frame|room)|(?:visible
 _APPEAR = (
     rf"(?:(?:first )?(?:appear(?:s|ed|ing)?|show(?:s|ed)? up|enter(?:s|ed)?(?: the \w+)?|arriv(?:e|es|ed)|"
     rf"c[oa]me(?:s)?(?: in| into view| along)?|turn(?:s|ed)? up|emerge(?:s|d)?|get here|got here)|"
-    rf"(?:first|initially) (?:{_SEE}|there|visible)|{_SEE} (?:first|for the first time)){_IN}(?: first| for the first time)?"
+    rf"(?:first|initially) (?:{_SEE}|there|visible)|{_SEE} (?:first|for the first time)){_IN}(?: "
+    r"first| for the first time)?"
 )
 _LEAVE = (
     r"(?:(?:leave|leaves|left|disappear(?:s|ed)?|vanish(?:es|ed)?|depart(?:s|ed)?|exit(?:s|ed)?|"
@@ -128,11 +131,13 @@ _BACK = (
     rf"(?:{_SEE}|there|visible|c[oa]me|found|back)(?: in)?) again|re-?found|back)" + _IN
 )
 _SEEN = (
-    rf"(?:{_SEE}|{_IN_ONE}|on (?:the )?screen|pass(?:es|ed)?(?: by| through)?|(?:walk|drive|go|run|ride)(?:s|ed)? (?:by|past)|"
+    rf"(?:{_SEE}|{_IN_ONE}|on (?:the )?screen|pass(?:es|ed)?(?: by| through)?|(?:walk|drive|go|run|"
+    r"ride)(?:s|ed)? (?:by|past)|"
     rf"(?:went|drove|came|ran|rode) (?:by|past))" + _IN
 )
 _STAY = (
-    r"(?:stay(?:s|ed)?|remain(?:s|ed)?|last(?:s|ed)?|wait(?:s|ed)?|stand|stood|sit|sat|park(?:ed)?|hang around|hung around|"
+    r"(?:stay(?:s|ed)?|remain(?:s|ed)?|last(?:s|ed)?|wait(?:s|ed)?|stand|stood|sit|sat|park(?:ed)"
+    r"?|hang around|hung around|"
     r"linger(?:s|ed)?|keep still|spend|spent|be|been)"
 )
 _GONE = r"(?:gone|away|missing|absent|lost|hidden|out of (?:view|sight)|not (?:there|visible|seen))"
@@ -142,8 +147,10 @@ _MANY = r"(?:how (?:often|many times|frequently)|the number of times)"
 _NUMBER = r"(?:how many|count(?: up)?(?: all)?(?: the)?|(?:what is |what was )?the (?:number|count) of|number of)"
 _ALL = r"(?:different|distinct|separate|unique|individual)"
 _TAIL = (
-    rf"(?: (?:{_AUX}|you|we|i|ever|{_SEE}|there|here|visible|in|all|total|altogether|be|been|pass|passed|past|by|went|"
-    r"came|come|the|picture|video|room|scene|view|frame|appear|appeared|walked|walk|drove|show|showed|up|track|tracked|"
+    rf"(?: (?:{_AUX}|you|we|i|ever|{_SEE}|there|here|visible|in|all|total|altogether|be|been|pass|"
+    r"passed|past|by|went|"
+    r"came|come|the|picture|video|room|scene|view|frame|appear|appeared|walked|walk|drove|show|"
+    r"showed|up|track|tracked|"
     r"know|remember|count|mainly|involved|filmed|recorded|captured|that|film|clip|house|street|overall|go|around))*"
 )
 _ONCE = (
@@ -152,7 +159,8 @@ _ONCE = (
 )
 _NEAR = r"(?:right |just )?(?:near|next to|close to|beside|besides|nearby|by|around|in the vicinity of|alongside)"
 _SOME = (
-    r"(?:who|what|(?:which|what) (?:things?|tracks?|objects?|persons?|people|ones?)|anything|anybody|anyone|something|"
+    r"(?:who|what|(?:which|what) (?:things?|tracks?|objects?|persons?|people|ones?)|anything|"
+    r"anybody|anyone|something|"
     r"which one)"
 )
 _FROM = r"(?:(?: it)? from (?P<a>.+?))?"
@@ -164,28 +172,75 @@ def _p(shape: Shape, pattern: str, event: str = "appear", *, whole: bool = True)
 
 _PATTERNS = (
     # in order: which of two, routes and rooms before plain "where" and "what"
-    _p("first", rf"(?:which|what|who)(?: one| of (?:them|these|the two))? {_APPEAR}(?: first)?,? (?P<x>.+?) or (?P<y>.+)"),
+    _p(
+        "first",
+        rf"(?:which|what|who)(?: one| of (?:them|these|the two))? {_APPEAR}(?: first)?,? (?P<x>.+?) or "
+        r"(?P<y>.+)",
+    ),
     _p("first", rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?"),
     _p("final", rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:after|later than) (?P<y>.+?)(?: (?:{_AUX}))?"),
     _p("first", rf"(?:{_AUX}) (?P<x>.+?) {_LEAVE} (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?", "leave"),
-    _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to (?:{_APPEAR}|{_SEEN})"),
-    _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to {_LEAVE}", "leave"),
-    _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to {_LEAVE}", "leave"),
-    _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to (?:{_APPEAR}|{_SEEN})"),
+    _p(
+        "first",
+        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
+        rf"(?:{_APPEAR}|{_SEEN})",
+    ),
+    _p(
+        "first",
+        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
+        rf"{_LEAVE}",
+        "leave",
+    ),
+    _p(
+        "final",
+        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
+        rf"{_LEAVE}",
+        "leave",
+    ),
+    _p(
+        "final",
+        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
+        rf"(?:{_APPEAR}|{_SEEN})",
+    ),
     _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) first"),
     _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} first", "leave"),
     _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} last", "leave"),
     _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) last"),
     _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_APPEAR}(?<=first)"),
-    _p("route", rf"(?:how (?:do|can|could|would|should) {_YOU} (?:get|go|walk|drive|come)|how to get){_FROM} (?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?"),
-    _p("route", rf"(?:(?:what|which|where) is |show (?:me )?|find (?:me )?|give me )?(?:the |a )?(?:shortest |best )?(?:way|route|path){_FROM} (?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?"),
+    _p(
+        "route",
+        rf"(?:how (?:do|can|could|would|should) {_YOU} (?:get|go|walk|drive|come)|how to get){_FROM} "
+        r"(?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
+    ),
+    _p(
+        "route",
+        r"(?:(?:what|which|where) is |show (?:me )?|find (?:me )?|give me )?(?:the |a )?(?:shortest |"
+        rf"best )?(?:way|route|path){_FROM} (?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
+    ),
     _p("route", rf"(?:which|what) way is it{_FROM} to (?P<to>.+)"),
     _p("route", rf"how far is (?:it|the way){_FROM} to (?P<to>.+)"),
     _p("route", r"(?:take|bring|lead|guide|navigate) (?:me |us )?to (?P<to>.+)"),
-    _p("changed", r"(?:what|which things?|what things?)(?: is| has| have| was| were)?(?: been)? (?:chang(?:e|ed|es)|different|new|mov(?:ed|es)|moved around|changed place)(?: here| there)?(?: since| from| until)?"),
-    _p("changed", r"(?:did|has|have|is|was) (?:anything|something|things|any thing)(?: been)? (?:chang(?:e|ed)|different|new|mov(?:e|ed))(?: here| there)?(?: since| from)?"),
-    _p("together", rf"(?:were|was|are|is|did|do)(?: {_YOU})?(?: ever)?(?: see| notice)? (?P<x>.+?) and (?P<y>.+?) (?:ever )?(?:{_IN_ONE} )?(?:{_ONCE}|meet|met)"),
-    _p("most", rf"(?:at most |(?:what|which) (?:is|was) )?(?:the )?(?:maximum|largest|highest|greatest|biggest)(?: number| count)? of (?P<x>.+?){_TAIL}(?: {_ONCE})?"),
+    _p(
+        "changed",
+        r"(?:what|which things?|what things?)(?: is| has| have| was| were)?(?: been)? (?:chang(?:e|ed|"
+        r"es)|different|new|mov(?:ed|es)|moved around|changed place)(?: here| there)?(?: since| from| "
+        r"until)?",
+    ),
+    _p(
+        "changed",
+        r"(?:did|has|have|is|was) (?:anything|something|things|any thing)(?: been)? (?:chang(?:e|ed)|"
+        r"different|new|mov(?:e|ed))(?: here| there)?(?: since| from)?",
+    ),
+    _p(
+        "together",
+        rf"(?:were|was|are|is|did|do)(?: {_YOU})?(?: ever)?(?: see| notice)? (?P<x>.+?) and (?P<y>.+?) "
+        rf"(?:ever )?(?:{_IN_ONE} )?(?:{_ONCE}|meet|met)",
+    ),
+    _p(
+        "most",
+        r"(?:at most |(?:what|which) (?:is|was) )?(?:the )?(?:maximum|largest|highest|greatest|"
+        rf"biggest)(?: number| count)? of (?P<x>.+?){_TAIL}(?: {_ONCE})?",
+    ),
     _p("most", rf"at (?:most|the most) how many (?P<x>.+?){_TAIL}(?: {_ONCE})?"),
     _p("most", rf"{_NUMBER} (?P<x>.+?){_TAIL} {_ONCE}"),
     _p("often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_BACK}", "back"),
@@ -204,29 +259,66 @@ _PATTERNS = (
     _p("last", rf"{_WHEN} (?P<x>.+?) (?:{_SEE}|{_IN_ONE}) (?:last|for the last time)"),
     _p("last", rf"{_WHEN} the last time (?:that )?{_YOU} {_SEE} (?P<x>.+?)"),
     _p("last", rf"{_WHEN} the last time (?:that )?(?P<x>.+?) (?:{_AUX}) (?:{_SEE}|{_IN_ONE})"),
-    _p("last", rf"(?:what is|what was) the last time (?:that )?(?:{_YOU} {_SEE} (?P<x>.+?)|(?P<y>.+?) (?:{_AUX}) (?:{_SEE}|{_IN_ONE}))"),
+    _p(
+        "last",
+        rf"(?:what is|what was) the last time (?:that )?(?:{_YOU} {_SEE} (?P<x>.+?)|(?P<y>.+?) "
+        rf"(?:{_AUX}) (?:{_SEE}|{_IN_ONE}))",
+    ),
     _p("leave", rf"{_WHEN} (?P<x>.+?) {_LEAVE}"),
     _p("appear", rf"{_WHEN} {_YOU} first {_SEE} (?P<x>.+?)"),
     _p("appear", rf"{_WHEN} (?P<x>.+?) {_APPEAR}"),
     _p("seen", rf"{_WHEN}(?: there| {_YOU} {_SEE}) (?P<x>.+?)"),
     _p("seen", rf"{_WHEN} (?P<x>.+?) {_SEEN}"),
     _p("near", rf"{_SOME}(?: is| was| were| are| lies| lay| stands| stood)?(?: there)? {_NEAR} (?P<x>.+)"),
-    _p("where", rf"(?:in |to )?(?:which|what) (?:room|place|part of the \w+)(?: {_AUX}) (?:{_YOU} (?:last )?{_SEE} )?(?P<x>.+?)(?: in| now| last| {_SEE})*"),
-    _p("where", rf"where(?: {_AUX})? {_YOU} (?:last |see |have |had |to )*(?:leave|left|put|place|placed|lose|lost|forget|forgot|find|{_SEE}|get) (?P<x>.+?)(?: last)?"),
-    _p("where", rf"where(?: {_AUX})? (?P<x>.+?)(?: (?:last|now|{_SEE}|be|been|go|gone|went|left|put|placed|are|is|was|located|kept|lying))*"),
+    _p(
+        "where",
+        rf"(?:in |to )?(?:which|what) (?:room|place|part of the \w+)(?: {_AUX}) (?:{_YOU} (?:last )"
+        rf"?{_SEE} )?(?P<x>.+?)(?: in| now| last| {_SEE})*",
+    ),
+    _p(
+        "where",
+        rf"where(?: {_AUX})? {_YOU} (?:last |see |have |had |to )*(?:leave|left|put|place|placed|lose|"
+        rf"lost|forget|forgot|find|{_SEE}|get) (?P<x>.+?)(?: last)?",
+    ),
+    _p(
+        "where",
+        rf"where(?: {_AUX})? (?P<x>.+?)(?: (?:last|now|{_SEE}|be|been|go|gone|went|left|put|placed|are|"
+        r"is|was|located|kept|lying))*",
+    ),
     _p("where", rf"(?:have|did) {_YOU} (?:seen|found|see) (?P<x>(?:my|our) .+?)(?: anywhere| somewhere| lately)?"),
     _p("where", r"(?:(?:can|could) you )?(?:find|locate) (?P<x>(?:my|our) .+?)"),
-    _p("still", rf"(?:is|are) (?P<x>.+?) still (?:{_IN_ONE}|(?:in|on|at|under|near) (?:the |my )?(?P<to>.+?))(?: now)?"),
-    _p("still", r"(?:is|are|has|have) (?P<x>.+?) (?:gone|left|away|missing|still there|there now|here now)(?: now| already)?"),
-    _p("names", r"(?:(?:which|what) (?:tracks?|things|objects|entities)(?: (?:are|were|do|did|have))? (?:there|known|you (?:know|follow(?:ed)?|track(?:ed)?|remember|see|seen)|tracked|followed)|(?:list|show(?: me)?|name)(?: all)?(?: of)?(?: the)? (?:tracks|things|objects|entities))"),
+    _p(
+        "still",
+        rf"(?:is|are) (?P<x>.+?) still (?:{_IN_ONE}|(?:in|on|at|under|near) (?:the |my )?(?P<to>.+?))"
+        r"(?: now)?",
+    ),
+    _p(
+        "still",
+        r"(?:is|are|has|have) (?P<x>.+?) (?:gone|left|away|missing|still there|there now|here now)(?: "
+        r"now| already)?",
+    ),
+    _p(
+        "names",
+        r"(?:(?:which|what) (?:tracks?|things|objects|entities)(?: (?:are|were|do|did|have))? "
+        r"(?:there|known|you (?:know|follow(?:ed)?|track(?:ed)?|remember|see|seen)|tracked|followed)|"
+        r"(?:list|show(?: me)?|name)(?: all)?(?: of)?(?: the)? (?:tracks|things|objects|entities))",
+    ),
     _p("during", rf"(?P<who>who|what|which (?P<x>\w+)|what (?P<y>\w+)) (?:is|was|were|are) {_IN_ONE}"),
-    _p("room", rf"(?:what|(?:which|what) (?:things|objects))(?: (?:is|are|was|were|lies))?(?: (?:do|did|can|could) {_YOU} (?:see|find))?(?: there)? (?:in|inside) (?P<to>.+)"),
+    _p(
+        "room",
+        r"(?:what|(?:which|what) (?:things|objects))(?: (?:is|are|was|were|lies))?(?: (?:do|did|can|"
+        rf"could) {_YOU} (?:see|find))?(?: there)? (?:in|inside) (?P<to>.+)",
+    ),
     _p("which", r"(?:which|what) (?:track|object|thing|person|one) (?:is|was|are|were) (?P<x>.+)"),
-    _p("which", r"(?P<x>(?:who|which person|which people)(?: (?:is|was|are|were))? (?:wear(?:s|ing)?|wore|dressed|in) .+)"),
+    _p(
+        "which",
+        r"(?P<x>(?:who|which person|which people)(?: (?:is|was|are|were))? (?:wear(?:s|ing)?|wore|"
+        r"dressed|in) .+)",
+    ),
     _p("which", r"(?:show|find|give|get)(?: me)? (?P<x>.+)"),
     _p("which", r"(?:is|are|was|were) there(?: ever)? (?P<y>.+)"),
     _p("which", rf"(?:did|have|do|has|can|could) {_YOU}(?: ever)? {_SEE} (?P<y>.+)"),
-)  # fmt: skip
+)
 
 
 def _asked(shape: Shape, match: re.Match[str], event: str, timed: bool) -> Asked | None:

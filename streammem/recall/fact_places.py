@@ -1,5 +1,5 @@
-"""Where things are and what is there: answers from what was stated (``entities``), from the map (``spatial``), and, where
-neither knows, from where in the picture a tracked thing was.
+"""Where things are and what is there: answers from what was stated (``entities``), from the map (``spatial``), and,
+where neither knows, from where in the picture a tracked thing was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import msgspec
 
 from streammem.model import AnswerStatus, Evidence
 from streammem.recall.asking import Asked, Shape
+from streammem.recall.fact_proofs import capital, proofs_of, sure_of
 from streammem.recall.fact_sources import Banks, Known, narrow
 from streammem.recall.facts import FOUND, Proof, Say, Told
 from streammem.recall.noun_phrases import Thing, names_for
@@ -73,8 +74,8 @@ def _stated(known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
         f"{each.shown} {_place(value, say)}",
         ids[::-1],
     )
-    status = "found" if sure >= FOUND else "unsure"
-    text = text[:1].upper() + text[1:]
+    status: AnswerStatus = "found" if sure >= FOUND else "unsure"
+    text = capital(text)
     return Told(f"{text} [entities].", status, sure, [proof])
 
 
@@ -99,11 +100,12 @@ def _mapped(thing: Thing, plan: Plan, banks: Banks, say: Say) -> Told | None:
     )
     sure = float(best["score"])
     if best["there"] == "gone":
-        text += f". It isn't there any more: looked there at {say.at(best['looked_ns'], evidence.stream)} and did not see it"
+        looked = say.at(best["looked_ns"], evidence.stream)
+        text += f". It isn't there any more: looked there at {looked} and did not see it"
         sure = min(sure, UNLIKELY)
     more = len(things) - 1
     text += f". {more} more of that name" if more else ""
-    text = text[:1].upper() + text[1:]
+    text = capital(text)
     proof = Proof("spatial", evidence.stream, evidence.t_start_ns, evidence.t_end_ns, sure, text, ready=evidence)
     return Told(f"{text} [spatial].", "found" if sure >= FOUND else "unsure", sure, [proof])
 
@@ -127,8 +129,6 @@ def _in_picture(known: Sequence[Known], plan: Plan, banks: Banks, say: Say) -> T
     tracked = [each for each in known if each.bank == "tracks" and each.box]
     if not tracked or plan.ranges:
         return None
-    from streammem.recall.fact_answers import proofs_of, sure_of
-
     parts, proofs = [], []
     tracked = sorted(tracked, key=lambda each: -each.spells[-1].t_end_ns)
     for each in tracked[:3]:
@@ -140,7 +140,7 @@ def _in_picture(known: Sequence[Known], plan: Plan, banks: Banks, say: Say) -> T
     text = "; ".join(parts)
     more = f"; and {len(tracked) - 3} more" if len(tracked) > 3 else ""
     sure = min(sure_of(each, each.spells[-1:]) for each in tracked[:3])
-    return Told(f"{text[:1].upper()}{text[1:]}{more} [tracks].", "found" if sure >= FOUND else "unsure", sure, proofs)
+    return Told(f"{capital(text)}{more} [tracks].", "found" if sure >= FOUND else "unsure", sure, proofs)
 
 
 def part_of(box: Sequence[float]) -> str:
@@ -177,8 +177,6 @@ def _still(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
 
 
 def _still_followed(known: Sequence[Known], gone: bool, banks: Banks, say: Say) -> Told:
-    from streammem.recall.fact_answers import proofs_of, sure_of
-
     there = [each for each in known if each.still]
     best = max(there or known, key=lambda each: each.spells[-1].t_end_ns)
     last, end = say.at(best.spells[-1].t_end_ns, best.stream), say.at(best.watched_ns, best.stream)
@@ -189,7 +187,7 @@ def _still_followed(known: Sequence[Known], gone: bool, banks: Banks, say: Say) 
     )
     sure = sure_of(best, best.spells[-1:])
     status: AnswerStatus = "unsure" if sure < FOUND else "found" if bool(there) != gone else "not_seen"
-    text = text[:1].upper() + text[1:]
+    text = capital(text)
     proofs = proofs_of(best, best.spells[-1:], banks)
     return Told(f"{text} [tracks].", status, sure if status != "not_seen" else 0.0, proofs)
 
@@ -346,7 +344,8 @@ def _route(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         )
     points = " → ".join(_point(each) for each in best["waypoints_m"][:MOST])
     more = f" … {len(best['waypoints_m']) - MOST} more" if len(best["waypoints_m"]) > MOST else ""
-    text = f"{whence[:1].upper()}{whence[1:]} to {say.name(name)}: {best['length_m']:.1f} m over {len(best['places'])} places: {points}{more} [spatial]."
+    far = f"{best['length_m']:.1f} m over {len(best['places'])} places"
+    text = f"{capital(whence)} to {say.name(name)}: {far}: {points}{more} [spatial]."
     return Told(
         text, "found", 0.9, [Proof("spatial", ready.stream, ready.t_start_ns, ready.t_end_ns, 0.9, text, ready=ready)]
     )

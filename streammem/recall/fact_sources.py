@@ -135,7 +135,7 @@ class Banks:
                 if label not in wide:
                     continue
                 exact = False
-            spells = [Spell(*part[:2], part[3], *part[4:6]) for part in info["intervals"]]
+            spells = [Spell(part[0], part[1], part[3], part[4], part[5]) for part in info["intervals"]]
             out.append(
                 Known(
                     "tracks",

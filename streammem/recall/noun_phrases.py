@@ -12,8 +12,8 @@ GENERIC = frozenset(
 )
 ANYBODY = frozenset("who whoever anybody anyone somebody someone everybody everyone".split())
 GARMENTS = frozenset(
-    """jacket coat shirt shirts tshirt top sweater hoodie pullover jumper vest dress suit clothes clothing blouse uniform
-    robe raincoat overcoat cardigan""".split()
+    """jacket coat shirt shirts tshirt top sweater hoodie pullover jumper vest dress suit clothes clothing blouse
+    uniform robe raincoat overcoat cardigan""".split()
 )
 """What covers most of a body: its colour is the colour of the person's crop."""
 _NUMBERED = frozenset("track object person id number no nr item thing people individual".split())

@@ -23,7 +23,7 @@ import streammem.memory  # noqa: E402
 from streammem.colours import TERMS  # noqa: E402
 from streammem.errors import QueryError  # noqa: E402
 from streammem.memory import Memory  # noqa: E402
-from streammem.model import Answer, Detection, Observation, StateFact, StreamInfo, TextSpan  # noqa: E402
+from streammem.model import Answer, Detection, Observation, StateFact, StreamInfo  # noqa: E402
 from streammem.reason.base import Budget, Context, Task  # noqa: E402
 from streammem.reason.strategies import open_reasoner  # noqa: E402
 from streammem.recall import facts  # noqa: E402
