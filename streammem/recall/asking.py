@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from streammem.recall.noun_phrases import Thing, thing_of
@@ -64,8 +65,9 @@ def read_asked(question: str) -> Asked | None:
     rest = _plain(rest)
     if _WORDS.search(rest):
         return None
-    for shape, pattern, event in _PATTERNS:
-        match = pattern.match(rest)
+    first = rest.partition(" ")[0]
+    for opens, shape, pattern, event in _PATTERNS:
+        match = _compiled(pattern).match(rest) if first in opens else None
         if match is None:
             continue
         asked = _asked(shape, match, event, timed)
@@ -166,158 +168,213 @@ _SOME = (
 _FROM = r"(?:(?: it)? from (?P<a>.+?))?"
 
 
-def _p(shape: Shape, pattern: str, event: str = "appear", *, whole: bool = True) -> tuple[Shape, re.Pattern[str], str]:
-    return shape, re.compile(f"^{pattern}$" if whole else f"^{pattern}"), event
+_WHO = "who what which"
+_WHO_ANY = f"{_WHO} anything anybody anyone something"
+_WHERE = "where in to which what"
+_TIME = "when at around what which"
+_NUMBER_OF = "how for count the number at what which maximum largest"
+_DO = "take bring lead guide navigate can could find locate show give get"
+_AUX_FIRST = "do does did is are was were has have had will would can could"
+_ANY = f"{_WHO} where show find give the a shortest best way route path list name"
+"""First words of a question, by which its patterns are chosen: the others aren't even compiled (0.4 ms each)."""
+
+
+def _p(opens: str, shape: Shape, pattern: str, event: str = "appear") -> tuple[frozenset[str], Shape, str, str]:
+    return frozenset(opens.split()), shape, f"^{pattern}$", event
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 _PATTERNS = (
     # in order: which of two, routes and rooms before plain "where" and "what"
     _p(
+        _WHO,
         "first",
         rf"(?:which|what|who)(?: one| of (?:them|these|the two))? {_APPEAR}(?: first)?,? (?P<x>.+?) or "
         r"(?P<y>.+)",
     ),
-    _p("first", rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?"),
-    _p("final", rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:after|later than) (?P<y>.+?)(?: (?:{_AUX}))?"),
-    _p("first", rf"(?:{_AUX}) (?P<x>.+?) {_LEAVE} (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?", "leave"),
     _p(
+        _AUX_FIRST,
+        "first",
+        rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?",
+    ),
+    _p(
+        _AUX_FIRST,
+        "final",
+        rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:after|later than) (?P<y>.+?)(?: (?:{_AUX}))?",
+    ),
+    _p(
+        _AUX_FIRST,
+        "first",
+        rf"(?:{_AUX}) (?P<x>.+?) {_LEAVE} (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?",
+        "leave",
+    ),
+    _p(
+        _WHO,
         "first",
         rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
         rf"(?:{_APPEAR}|{_SEEN})",
     ),
     _p(
+        _WHO,
         "first",
         rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
         rf"{_LEAVE}",
         "leave",
     ),
     _p(
+        _WHO,
         "final",
         rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
         rf"{_LEAVE}",
         "leave",
     ),
     _p(
+        _WHO,
         "final",
         rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
         rf"(?:{_APPEAR}|{_SEEN})",
     ),
-    _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) first"),
-    _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} first", "leave"),
-    _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} last", "leave"),
-    _p("final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) last"),
-    _p("first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_APPEAR}(?<=first)"),
+    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) first"),
+    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} first", "leave"),
+    _p(_WHO, "final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} last", "leave"),
+    _p(_WHO, "final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) last"),
+    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_APPEAR}(?<=first)"),
     _p(
+        _NUMBER_OF,
         "route",
         rf"(?:how (?:do|can|could|would|should) {_YOU} (?:get|go|walk|drive|come)|how to get){_FROM} "
         r"(?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
     ),
     _p(
+        _ANY,
         "route",
         r"(?:(?:what|which|where) is |show (?:me )?|find (?:me )?|give me )?(?:the |a )?(?:shortest |"
         rf"best )?(?:way|route|path){_FROM} (?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
     ),
-    _p("route", rf"(?:which|what) way is it{_FROM} to (?P<to>.+)"),
-    _p("route", rf"how far is (?:it|the way){_FROM} to (?P<to>.+)"),
-    _p("route", r"(?:take|bring|lead|guide|navigate) (?:me |us )?to (?P<to>.+)"),
+    _p(_WHO, "route", rf"(?:which|what) way is it{_FROM} to (?P<to>.+)"),
+    _p(_NUMBER_OF, "route", rf"how far is (?:it|the way){_FROM} to (?P<to>.+)"),
+    _p(_DO, "route", r"(?:take|bring|lead|guide|navigate) (?:me |us )?to (?P<to>.+)"),
     _p(
+        _WHO,
         "changed",
         r"(?:what|which things?|what things?)(?: is| has| have| was| were)?(?: been)? (?:chang(?:e|ed|"
         r"es)|different|new|mov(?:ed|es)|moved around|changed place)(?: here| there)?(?: since| from| "
         r"until)?",
     ),
     _p(
+        _AUX_FIRST,
         "changed",
         r"(?:did|has|have|is|was) (?:anything|something|things|any thing)(?: been)? (?:chang(?:e|ed)|"
         r"different|new|mov(?:e|ed))(?: here| there)?(?: since| from)?",
     ),
     _p(
+        _AUX_FIRST,
         "together",
         rf"(?:were|was|are|is|did|do)(?: {_YOU})?(?: ever)?(?: see| notice)? (?P<x>.+?) and (?P<y>.+?) "
         rf"(?:ever )?(?:{_IN_ONE} )?(?:{_ONCE}|meet|met)",
     ),
     _p(
+        _NUMBER_OF,
         "most",
         r"(?:at most |(?:what|which) (?:is|was) )?(?:the )?(?:maximum|largest|highest|greatest|"
         rf"biggest)(?: number| count)? of (?P<x>.+?){_TAIL}(?: {_ONCE})?",
     ),
-    _p("most", rf"at (?:most|the most) how many (?P<x>.+?){_TAIL}(?: {_ONCE})?"),
-    _p("most", rf"{_NUMBER} (?P<x>.+?){_TAIL} {_ONCE}"),
-    _p("often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_BACK}", "back"),
-    _p("often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_LEAVE}", "leave"),
-    _p("often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_MOVE}", "move"),
-    _p("often", rf"{_MANY}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
-    _p("often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) (?:{_APPEAR}|{_SEEN}|come by|came by|visit(?:ed)?|there)"),
-    _p("gone", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) {_GONE}{_IN}"),
-    _p("stay", rf"{_LONG}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
-    _p("stay", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) (?:{_STAY}(?: around)?{_IN}|(?:{_STAY} )?{_SEEN})"),
-    _p("count", rf"{_NUMBER}(?: {_ALL})? (?P<x>.+?){_TAIL}"),
-    _p("back", rf"{_WHEN} (?P<x>.+?) {_BACK}"),
-    _p("back", rf"(?:did|has|have|does) (?P<x>.+?) (?:ever |since )?{_BACK}(?: since| yet)?"),
-    _p("last", rf"{_WHEN} {_YOU} last {_SEE} (?P<x>.+?)"),
-    _p("last", rf"{_WHEN} (?P<x>.+?) last (?:{_SEE}|{_IN_ONE}|appear(?:ed)?)"),
-    _p("last", rf"{_WHEN} (?P<x>.+?) (?:{_SEE}|{_IN_ONE}) (?:last|for the last time)"),
-    _p("last", rf"{_WHEN} the last time (?:that )?{_YOU} {_SEE} (?P<x>.+?)"),
-    _p("last", rf"{_WHEN} the last time (?:that )?(?P<x>.+?) (?:{_AUX}) (?:{_SEE}|{_IN_ONE})"),
+    _p(_NUMBER_OF, "most", rf"at (?:most|the most) how many (?P<x>.+?){_TAIL}(?: {_ONCE})?"),
+    _p(_NUMBER_OF, "most", rf"{_NUMBER} (?P<x>.+?){_TAIL} {_ONCE}"),
+    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_BACK}", "back"),
+    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_LEAVE}", "leave"),
+    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_MOVE}", "move"),
+    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
     _p(
+        _NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) (?:{_APPEAR}|{_SEEN}|come by|came by|visit(?:ed)?|there)"
+    ),
+    _p(_NUMBER_OF, "gone", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) {_GONE}{_IN}"),
+    _p(_NUMBER_OF, "stay", rf"{_LONG}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
+    _p(_NUMBER_OF, "stay", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) (?:{_STAY}(?: around)?{_IN}|(?:{_STAY} )?{_SEEN})"),
+    _p(_NUMBER_OF, "count", rf"{_NUMBER}(?: {_ALL})? (?P<x>.+?){_TAIL}"),
+    _p(_TIME, "back", rf"{_WHEN} (?P<x>.+?) {_BACK}"),
+    _p(_AUX_FIRST, "back", rf"(?:did|has|have|does) (?P<x>.+?) (?:ever |since )?{_BACK}(?: since| yet)?"),
+    _p(_TIME, "last", rf"{_WHEN} {_YOU} last {_SEE} (?P<x>.+?)"),
+    _p(_TIME, "last", rf"{_WHEN} (?P<x>.+?) last (?:{_SEE}|{_IN_ONE}|appear(?:ed)?)"),
+    _p(_TIME, "last", rf"{_WHEN} (?P<x>.+?) (?:{_SEE}|{_IN_ONE}) (?:last|for the last time)"),
+    _p(_TIME, "last", rf"{_WHEN} the last time (?:that )?{_YOU} {_SEE} (?P<x>.+?)"),
+    _p(_TIME, "last", rf"{_WHEN} the last time (?:that )?(?P<x>.+?) (?:{_AUX}) (?:{_SEE}|{_IN_ONE})"),
+    _p(
+        _WHO,
         "last",
         rf"(?:what is|what was) the last time (?:that )?(?:{_YOU} {_SEE} (?P<x>.+?)|(?P<y>.+?) "
         rf"(?:{_AUX}) (?:{_SEE}|{_IN_ONE}))",
     ),
-    _p("leave", rf"{_WHEN} (?P<x>.+?) {_LEAVE}"),
-    _p("appear", rf"{_WHEN} {_YOU} first {_SEE} (?P<x>.+?)"),
-    _p("appear", rf"{_WHEN} (?P<x>.+?) {_APPEAR}"),
-    _p("seen", rf"{_WHEN}(?: there| {_YOU} {_SEE}) (?P<x>.+?)"),
-    _p("seen", rf"{_WHEN} (?P<x>.+?) {_SEEN}"),
-    _p("near", rf"{_SOME}(?: is| was| were| are| lies| lay| stands| stood)?(?: there)? {_NEAR} (?P<x>.+)"),
+    _p(_TIME, "leave", rf"{_WHEN} (?P<x>.+?) {_LEAVE}"),
+    _p(_TIME, "appear", rf"{_WHEN} {_YOU} first {_SEE} (?P<x>.+?)"),
+    _p(_TIME, "appear", rf"{_WHEN} (?P<x>.+?) {_APPEAR}"),
+    _p(_TIME, "seen", rf"{_WHEN}(?: there| {_YOU} {_SEE}) (?P<x>.+?)"),
+    _p(_TIME, "seen", rf"{_WHEN} (?P<x>.+?) {_SEEN}"),
+    _p(_WHO_ANY, "near", rf"{_SOME}(?: is| was| were| are| lies| lay| stands| stood)?(?: there)? {_NEAR} (?P<x>.+)"),
     _p(
+        _WHERE,
         "where",
         rf"(?:in |to )?(?:which|what) (?:room|place|part of the \w+)(?: {_AUX}) (?:{_YOU} (?:last )"
         rf"?{_SEE} )?(?P<x>.+?)(?: in| now| last| {_SEE})*",
     ),
     _p(
+        _WHERE,
         "where",
         rf"where(?: {_AUX})? {_YOU} (?:last |see |have |had |to )*(?:leave|left|put|place|placed|lose|"
         rf"lost|forget|forgot|find|{_SEE}|get) (?P<x>.+?)(?: last)?",
     ),
     _p(
+        _WHERE,
         "where",
         rf"where(?: {_AUX})? (?P<x>.+?)(?: (?:last|now|{_SEE}|be|been|go|gone|went|left|put|placed|are|"
         r"is|was|located|kept|lying))*",
     ),
-    _p("where", rf"(?:have|did) {_YOU} (?:seen|found|see) (?P<x>(?:my|our) .+?)(?: anywhere| somewhere| lately)?"),
-    _p("where", r"(?:(?:can|could) you )?(?:find|locate) (?P<x>(?:my|our) .+?)"),
     _p(
+        _AUX_FIRST,
+        "where",
+        rf"(?:have|did) {_YOU} (?:seen|found|see) (?P<x>(?:my|our) .+?)(?: anywhere| somewhere| lately)?",
+    ),
+    _p(_DO, "where", r"(?:(?:can|could) you )?(?:find|locate) (?P<x>(?:my|our) .+?)"),
+    _p(
+        _AUX_FIRST,
         "still",
         rf"(?:is|are) (?P<x>.+?) still (?:{_IN_ONE}|(?:in|on|at|under|near) (?:the |my )?(?P<to>.+?))"
         r"(?: now)?",
     ),
     _p(
+        _AUX_FIRST,
         "still",
         r"(?:is|are|has|have) (?P<x>.+?) (?:gone|left|away|missing|still there|there now|here now)(?: "
         r"now| already)?",
     ),
     _p(
+        _ANY,
         "names",
         r"(?:(?:which|what) (?:tracks?|things|objects|entities)(?: (?:are|were|do|did|have))? "
         r"(?:there|known|you (?:know|follow(?:ed)?|track(?:ed)?|remember|see|seen)|tracked|followed)|"
         r"(?:list|show(?: me)?|name)(?: all)?(?: of)?(?: the)? (?:tracks|things|objects|entities))",
     ),
-    _p("during", rf"(?P<who>who|what|which (?P<x>\w+)|what (?P<y>\w+)) (?:is|was|were|are) {_IN_ONE}"),
+    _p(_WHO, "during", rf"(?P<who>who|what|which (?P<x>\w+)|what (?P<y>\w+)) (?:is|was|were|are) {_IN_ONE}"),
     _p(
+        _WHO,
         "room",
         r"(?:what|(?:which|what) (?:things|objects))(?: (?:is|are|was|were|lies))?(?: (?:do|did|can|"
         rf"could) {_YOU} (?:see|find))?(?: there)? (?:in|inside) (?P<to>.+)",
     ),
-    _p("which", r"(?:which|what) (?:track|object|thing|person|one) (?:is|was|are|were) (?P<x>.+)"),
+    _p(_WHO, "which", r"(?:which|what) (?:track|object|thing|person|one) (?:is|was|are|were) (?P<x>.+)"),
     _p(
+        _WHO,
         "which",
         r"(?P<x>(?:who|which person|which people)(?: (?:is|was|are|were))? (?:wear(?:s|ing)?|wore|"
         r"dressed|in) .+)",
     ),
-    _p("which", r"(?:show|find|give|get)(?: me)? (?P<x>.+)"),
-    _p("which", r"(?:is|are|was|were) there(?: ever)? (?P<y>.+)"),
-    _p("which", rf"(?:did|have|do|has|can|could) {_YOU}(?: ever)? {_SEE} (?P<y>.+)"),
+    _p(_DO, "which", r"(?:show|find|give|get)(?: me)? (?P<x>.+)"),
+    _p(_AUX_FIRST, "which", r"(?:is|are|was|were) there(?: ever)? (?P<y>.+)"),
+    _p(_AUX_FIRST, "which", rf"(?:did|have|do|has|can|could) {_YOU}(?: ever)? {_SEE} (?P<y>.+)"),
 )
 
 
