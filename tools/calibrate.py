@@ -1,11 +1,16 @@
 """Measure at which score a signal can be trusted, and write perception/encoders/data/calibration.json.
 
-    python tools/calibrate.py --cache DIR [--risk 0.03] [--write]
+    python tools/calibrate.py --work DIR [--detector yolox_nano.onnx] [--write]
 
-*evidence*: the threshold is the lowest score that at most ``risk`` of the negatives pass. Negatives are the absent
-development questions, and single words of the vocabulary for things that can't be in a recording (animals on a robot's
-table, vehicles in a living room), 60 a recording, drawn with a seed. *text* and *speech*: every development question is
-asked of words that were really read or heard in other recordings. The test split is only printed.
+DIR is the folder of ``tools/eval_recall.py``: the memories are watched as ``streammem watch`` does, and what is
+compared with a threshold is what an answer compares, the highest score of a signal among its moments.
+
+*evidence*: the threshold is the lowest score that at most 5 % of questions about absent things reach, one-sided and
+with 95 % confidence (Clopper and Pearson, Biometrika 1934), and at most 5 % of single words for things that can't be in
+a recording (animals on a robot's table, vehicles in a living room; 60 a recording, drawn with a seed). Thresholds are
+tried from the highest down until one fails, which needs no correction for many tries (fixed sequence testing:
+Angelopoulos et al., "Learn then Test", 2021). *text*, *speech*: every development question is asked of words that were
+read or heard in other recordings. Held-out questions aren't looked at: ``eval_recall.py --split test`` does.
 """
 
 from __future__ import annotations
@@ -24,19 +29,21 @@ for folder in (REPOSITORY, REPOSITORY / "tools"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from eval_retrieval import SLACK_S, Watched, signals, watch  # noqa: E402
+from eval_recall import SLACK_S, TOP, memories_of  # noqa: E402
 
 from perception.encoders import vocabulary  # noqa: E402
 from perception.encoders.calibration import FILE  # noqa: E402
-from perception.encoders.imagenet import ImageNetSpace  # noqa: E402
-from perception.encoders.suite import EncoderSuite  # noqa: E402
 from queries import Question, data_root, load_queries  # noqa: E402
-from streammem.config import PerceptionConfig  # noqa: E402
+from streammem.memory import Memory  # noqa: E402
+from streammem.recall.calibrate import features  # noqa: E402
 from streammem.recall.query import parse_query  # noqa: E402
+from streammem.recall.search import find  # noqa: E402
 from streammem.recall.words import match_query  # noqa: E402
 from streammem.spaces import Calibration, SignalCalibration  # noqa: E402
 
 OUT = REPOSITORY / "perception" / "encoders" / "data" / FILE
+RISK, CONFIDENCE = 0.05, 0.95
+WORDS_RISK = 0.03
 WORDS_EACH = 60
 SEED = 7
 # Kinds of things of which a recording certainly shows none; checked by looking at it.
@@ -65,25 +72,38 @@ def never_words(source: str) -> list[str]:
     return random.Random(SEED).sample(fitting, min(WORDS_EACH, len(fitting)))
 
 
-def best(question: Question | None, query: str, watched: Watched, space: ImageNetSpace, name: str) -> Row | None:
-    """The best score of a signal, None where it knows nothing."""
-    scores = signals(query, watched, space)[name]
-    if not np.isfinite(scores).any():
-        return None
-    row = int(np.nanargmax(scores))
-    return float(scores[row]), question is not None and question.hit(float(watched.times[row]), SLACK_S)
+def best(query: str, memory: Memory, name: str, question: Question | None = None) -> Row:
+    """The best score of a signal among the moments of an answer; -inf where it knows nothing."""
+    scored = [
+        (features(hit).get(name, -np.inf), int(hit.signals.timeline.t_start_ns[hit.moment.peak]) / 1e9)
+        for hit in find(memory, query, k=TOP).hits
+        if hit.evidence.frames
+    ]
+    score, t_s = max(scored, default=(-np.inf, 0.0))
+    return float(score), question is not None and question.hit(t_s, SLACK_S)
 
 
-def threshold_at(negatives: Sequence[float], risk: float) -> float:
-    """The lowest threshold that at most ``risk`` of the negatives reach."""
-    ordered = np.sort(np.asarray(negatives))[::-1]
-    allowed = int(risk * len(ordered))
-    return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else float("-inf")
+def upper_bound(passed: int, of: int) -> float:
+    """The Clopper-Pearson bound: the largest share at which so few passing has a chance of 5 %."""
+    from scipy.stats import beta
+
+    return 1.0 if passed >= of else float(beta.ppf(CONFIDENCE, passed + 1, of - passed))
+
+
+def controlled(absent: Sequence[float], words: Sequence[float]) -> float:
+    """The lowest threshold at which the bound for absent questions and the share of impossible words keep to RISK."""
+    level = float("inf")
+    for level in sorted({*absent, *words}, reverse=True):
+        gone, odd = np.asarray(absent) >= level, np.asarray(words) >= level
+        if upper_bound(int(gone.sum()), len(gone)) > RISK or odd.mean() > RISK:
+            break
+    # Just above the first score that is too low.
+    return round(level + 1e-4, 4)
 
 
 def curve(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Scores (ascending) and, among rows at least as high, the share that is right, made monotone."""
-    ordered = sorted(rows, key=lambda row: -row[0])
+    ordered = sorted((row for row in rows if np.isfinite(row[0])), key=lambda row: -row[0])
     right = np.cumsum([row[1] for row in ordered]) / np.arange(1, len(ordered) + 1)
     # One lucky row at the top says nothing: shrink towards the overall share with the weight of two rows.
     count = np.arange(1, len(ordered) + 1)
@@ -93,6 +113,13 @@ def curve(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     grid = np.unique(np.quantile([row[0] for row in ordered], levels))
     values = [float(shrunk[sum(row[0] >= score for row in ordered) - 1]) for score in grid]
     return tuple(round(float(s), 3) for s in grid), tuple(round(float(v), 3) for v in np.maximum.accumulate(values))
+
+
+def words_read(memory: Memory) -> list[str]:
+    """Every text that was read in a recording."""
+    timelines = {id(hit.signals.timeline): hit.signals.timeline for hit in find(memory, "anything", k=1).hits}
+    rows = [(t, int(row)) for t in timelines.values() for row in np.flatnonzero(t.has_words)]
+    return sorted({span.text for timeline, row in rows for span in timeline.record(row).texts})
 
 
 def word_negatives(questions: Sequence[Question], texts: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
@@ -105,6 +132,13 @@ def word_negatives(questions: Sequence[Question], texts: Sequence[tuple[str, Seq
     ]
 
 
+def threshold_at(negatives: Sequence[float], risk: float) -> float:
+    """The lowest threshold that at most ``risk`` of the negatives reach."""
+    ordered = np.sort(np.asarray(negatives))[::-1]
+    allowed = int(risk * len(ordered))
+    return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else float("-inf")
+
+
 def transcripts() -> list[tuple[str, Sequence[str]]]:
     """What is said in the shared recordings of speech."""
     return [("", (path.read_text("utf-8"),)) for path in sorted((data_root() / "speech").glob("*.txt"))]
@@ -112,58 +146,48 @@ def transcripts() -> list[tuple[str, Sequence[str]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="where eval_retrieval.py keeps encoded clips")
-    parser.add_argument("--risk", type=float, default=0.03, help="share of negatives that may pass")
+    parser.add_argument("--work", type=Path, required=True, help="folder of tools/eval_recall.py")
+    parser.add_argument("--detector", default="", help="hold the bound with this detector's boxes, too")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.name}")
     arguments = parser.parse_args()
-    queries = load_queries()
-    suite = EncoderSuite(PerceptionConfig(speech="off"))
-    space = suite.space
-    if not isinstance(space, ImageNetSpace):
-        raise SystemExit("this calibrates the default space")
-    every = {q.source.name: q.source for q in (*queries.present, *queries.absent)}
-    watched = {name: watch(source, suite, arguments.cache) for name, source in every.items()}
-
-    def rows(questions: Sequence[Question], name: str) -> list[Row | None]:
-        return [best(q, q.query, watched[q.source.name], space, name) for q in questions]
-
-    dev, test = queries.select("dev"), queries.select("test")
-    invented = [best(None, w, watched[s], space, "evidence") for s in NEVER if s in watched for w in never_words(s)]
-    absent = rows(dev.absent, "evidence")
-    negatives = [row[0] for row in (*absent, *invented) if row is not None]
-    threshold = threshold_at(negatives, arguments.risk)
-    present = rows(dev.present, "evidence")
-    scores, precision = curve([row for row in (*present, *absent) if row is not None])
-    print(f"evidence: {len(negatives)} negatives ({len(invented)} words), threshold {threshold:.2f}")
-    for name, here, gone in (
-        ("dev", present, absent),
-        ("test", rows(test.present, "evidence"), rows(test.absent, "evidence")),
-    ):
-        for level in (threshold - 1, threshold, threshold + 1):
-            passed = [row for row in here if row is not None and row[0] >= level]
-            wrong = sum(row is not None and row[0] >= level for row in gone)
-            right = sum(row[1] for row in passed)
+    dev = load_queries().select("dev")
+    thresholds, negatives = [], 0
+    plain, present, absent = {}, [], []
+    for detector in dict.fromkeys(("", arguments.detector)):
+        memories = memories_of(dev, arguments.work, detector=detector)
+        present = [best(q.query, memories[q.source.name], "evidence", q) for q in dev.present]
+        absent = [best(q.query, memories[q.source.name], "evidence") for q in dev.absent]
+        words = [best(w, memories[s], "evidence")[0] for s in NEVER if s in memories for w in never_words(s)]
+        gone = [score for score, _ in absent]
+        thresholds.append(controlled(gone, words))
+        negatives = len(gone) + len(words)
+        name = "with boxes" if detector else "plain"
+        for level in (thresholds[-1] - 1, thresholds[-1], thresholds[-1] + 1):
+            passed = sum(score >= level for score in gone)
             print(
-                f"  {name} at {level:5.2f}: present {len(passed)}/{len(here)}, right {right}; "
-                f"absent {wrong}/{len(gone)}"
+                f"evidence, {name}, at {level:5.2f}: present {sum(row[0] >= level for row in present)}/{len(present)},"
+                f" right {sum(row[1] for row in present if row[0] >= level)}; absent {passed}/{len(gone)}, bound"
+                f" {upper_bound(passed, len(gone)):.3f}; words {sum(w >= level for w in words)}/{len(words)}"
             )
-    entries = [
-        SignalCalibration("evidence", round(float(threshold), 4), arguments.risk, len(negatives), scores, precision)
-    ]
-    seen = [row for row in rows(dev.present, "vision") if row is not None and row[1]]
+        if not detector:
+            plain, kept = memories, (present, absent)
+    present, absent = kept
+    scores, precision = curve([*present, *absent])
+    threshold = max(thresholds)
+    entries = [SignalCalibration("evidence", threshold, RISK, negatives, scores, precision)]
+    seen = [row[0] for row in (best(q.query, plain[q.source.name], "vision", q) for q in dev.present) if row[1]]
     # Vision alone can't tell absence; what 95 of 100 right moments reach at least resembles.
-    level = float(np.quantile([row[0] for row in seen], 0.05))
-    gone = [row[0] for row in rows(dev.absent, "vision") if row is not None]
-    print(f"vision: supports from {level:.3f}: absent questions below it {np.mean(np.array(gone) < level):.2f}")
-    entries.append(SignalCalibration("vision", None, 1.0, len(gone), supports=round(level, 4)))
-    read = [(name, sorted({t for texts in w.texts for t in texts})) for name, w in watched.items()]
-    for name, words in (("text", read), ("speech", transcripts())):
-        found = word_negatives((*dev.present, *dev.absent), words)
-        level = max(threshold_at(found, arguments.risk), LEAST_COVERAGE) if found else LEAST_COVERAGE
+    level = float(np.quantile(seen, 0.05))
+    odd = [best(q.query, plain[q.source.name], "vision")[0] for q in dev.absent]
+    print(f"vision: supports from {level:.3f}: absent questions below it {np.mean(np.array(odd) < level):.2f}")
+    entries.append(SignalCalibration("vision", None, 1.0, len(odd), supports=round(level, 4)))
+    for name, texts in (("text", [(n, words_read(m)) for n, m in plain.items()]), ("speech", transcripts())):
+        found = word_negatives((*dev.present, *dev.absent), texts)
+        level = max(threshold_at(found, WORDS_RISK), LEAST_COVERAGE) if found else LEAST_COVERAGE
         print(f"{name}: {len(found)} negatives, highest {max(found, default=0.0):.2f}, threshold {level:.2f}")
-        entries.append(SignalCalibration(name, round(float(level), 4), arguments.risk, len(found)))
-    source = "development questions and impossible words on the shared clips, 1 frame/s; tools/calibrate.py"
-    made = Calibration(space.name, space.version, source, tuple(entries))
+        entries.append(SignalCalibration(name, round(float(level), 4), WORDS_RISK, len(found)))
+    source = "development questions and impossible words on the shared clips, watched as usual; tools/calibrate.py"
+    made = Calibration("imagenet-conse", "2", source, tuple(entries))
     if arguments.write:
         OUT.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
         print(f"wrote {OUT}")

@@ -1,6 +1,6 @@
 """Measure retrieval and abstention end to end: watch the development recordings, ask the development questions.
 
-    python tools/eval_recall.py --work DIR [--split dev|test|all] [--json out.json]
+    python tools/eval_recall.py --work DIR [--split dev|test|all] [--names] [--detector FILE.onnx] [--json out.json]
 
 A question counts as right at rank r when the best frame of the r-th moment lies in one of its true spans, widened by
 ``SLACK_S`` (half the sampling step: a frame sampled at 1/s stands for that much on either side). Confidence intervals
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 for folder in (REPOSITORY, REPOSITORY / "tools"):
@@ -25,7 +26,7 @@ for folder in (REPOSITORY, REPOSITORY / "tools"):
 from perception.encoders.suite import EncoderSuite  # noqa: E402
 from perception.pipeline import watch  # noqa: E402
 from perception.sources import open_source  # noqa: E402
-from queries import Question, Source, load_queries, write_joined_video  # noqa: E402
+from queries import Queries, Question, Source, load_queries, write_joined_video  # noqa: E402
 from streammem.config import Config, PerceptionConfig  # noqa: E402
 from streammem.memory import Memory  # noqa: E402
 from streammem.memory import open as open_memory  # noqa: E402
@@ -35,6 +36,7 @@ from streammem.recall.query import Query  # noqa: E402
 from streammem.recall.search import Fusion, find  # noqa: E402
 from streammem.recall.signals import Signals  # noqa: E402
 
+NAMES = REPOSITORY / "tests" / "data" / "names.yaml"
 SLACK_S = 0.5
 TOP = 5
 BOOTSTRAPS = 2000
@@ -52,12 +54,22 @@ def media_of(source: Source, work: Path) -> str:
     return str(out)
 
 
-def memory_of(source: Source, work: Path, config: Config, suite: EncoderSuite) -> Memory:
-    """The source's memory, watched where it isn't yet."""
-    memory = open_memory(work / "memories" / source.name, config=config)
+def memory_of(source: Source, work: Path, place: Path, config: Config, suite: EncoderSuite) -> Memory:
+    """The source's memory below ``place``, watched where it isn't yet."""
+    memory = open_memory(place / source.name, config=config)
     watch(open_source(media_of(source, work), config.perception), memory, suite, config)
     memory.flush()
     return memory
+
+
+def memories_of(queries: Queries, work: Path, *, detector: str = "", config: Config | None = None) -> dict[str, Memory]:
+    """The memory of every source that is asked about; with a detector's boxes in a folder of its own."""
+    work.mkdir(parents=True, exist_ok=True)
+    chosen = config or Config(perception=PerceptionConfig(detector=detector))
+    suite = EncoderSuite(chosen.perception)
+    used = {q.source.name: q.source for q in (*queries.present, *queries.absent)}
+    place = work / ("memories-things" if detector else "memories")
+    return {name: memory_of(source, work, place, chosen, suite) for name, source in sorted(used.items())}
 
 
 def only(name: str) -> Fusion:
@@ -142,14 +154,21 @@ def top_evidence(answer: Answer) -> float:
     return max(scores, default=-np.inf)
 
 
-def abstention(present: Sequence[tuple[Answer, bool]], absent: Sequence[tuple[Answer, bool]]) -> dict[str, object]:
+def abstention(
+    present: Sequence[tuple[Answer, bool]], absent: Sequence[tuple[Answer, bool]], of_kind: Sequence[str]
+) -> dict[str, object]:
     """Statuses of both kinds, and the risk-coverage curve of ``evidence``: share of absent things that pass a
     threshold, share of present things that do, and how many of those moments are right."""
+    kinds = [(a, right, kind) for (a, right), kind in zip(present, of_kind, strict=True)]
     here = np.array([top_evidence(a) for a, _ in present])
     gone = np.array([top_evidence(a) for a, _ in absent])
     statuses = ("found", "unsure", "not_seen")
     return {
         "present": {s: sum(a.status == s for a, _ in present) for s in statuses},
+        "present found, by kind": {
+            kind: f"{sum(a.status == 'found' for a, _, k in kinds if k == kind)}/{sum(k == kind for *_, k in kinds)}"
+            for kind in sorted({k for *_, k in kinds})
+        },
         "present found and right": sum(a.status == "found" and right for a, right in present),
         "absent": {s: sum(a.status == s for a, _ in absent) for s in statuses},
         "false found": [a.question for a, _ in absent if a.status == "found"],
@@ -159,9 +178,23 @@ def abstention(present: Sequence[tuple[Answer, bool]], absent: Sequence[tuple[An
                 "absent that pass": round(float((gone >= level).mean()), 3),
                 "present that pass": round(float((here >= level).mean()), 3),
             }
-            for level in (3, 2, 1.5, 1, 0.5, 0, -0.5, -1, -2, -3, -5)
+            for level in (3, 2, 1, 0.5, 0, -0.5, -1, -2, -3, -5)
         ],
     }
+
+
+def ask_names(split: str, memories: dict[str, Memory]) -> dict[str, object]:
+    """ "Is there a NAME?" of everything that is there: the plainest question there is."""
+    listed = yaml.safe_load(NAMES.read_text("utf-8"))
+    asked = [
+        (source, name, memories[source].ask(f"is there a {name}?").status)
+        for part in (("dev", "test") if split == "all" else (split,))
+        for source, names in listed[part].items()
+        for name in names
+        if source in memories
+    ]
+    counts = {status: sum(told == status for *_, told in asked) for status in ("found", "unsure", "not_seen")}
+    return counts | {"not_seen names": [f"{name} ({source})" for source, name, told in asked if told == "not_seen"]}
 
 
 def main() -> None:
@@ -171,17 +204,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sampling", choices=("adaptive", "fixed"), default="adaptive")
     parser.add_argument("--fps", type=float, default=1.0)
+    parser.add_argument("--detector", default="", help="PATH of an ONNX detector: perception.detector")
+    parser.add_argument("--names", action="store_true", help="ask for tests/data/names.yaml, too")
     parser.add_argument("--by-kind", action="store_true")
     parser.add_argument("--list", action="store_true", help="one line a question")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
     queries = load_queries()
     if args.split != "all":
         queries = queries.select(args.split)
-    config = Config(perception=PerceptionConfig(sampling=args.sampling, fps=args.fps))
-    suite = EncoderSuite(config.perception)
-    used = {q.source.name: q.source for q in (*queries.present, *queries.absent)}
-    memories = {name: memory_of(source, args.work, config, suite) for name, source in sorted(used.items())}
+    config = Config(perception=PerceptionConfig(sampling=args.sampling, fps=args.fps, detector=args.detector))
+    memories = memories_of(queries, args.work, detector=args.detector, config=config)
     report: dict[str, object] = {
         "split": args.split,
         "present": len(queries.present),
@@ -198,7 +230,11 @@ def main() -> None:
             if args.list:
                 for question, rank in zip(queries.present, found, strict=True):
                     print(f"{rank:4.0f}  {question.id:12} {question.kind:7} {question.query}", file=sys.stderr)
-    report["answers"] = abstention(answers(queries.present, memories), answers(queries.absent, memories))
+    report["answers"] = abstention(
+        answers(queries.present, memories), answers(queries.absent, memories), [q.kind for q in queries.present]
+    )
+    if args.names:
+        report["names"] = ask_names(args.split, memories)
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
