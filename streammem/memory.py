@@ -9,7 +9,6 @@ Opening after a kill (``storage/engine.py``): catalogue, journal's tail; the sam
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from streammem.banks.arguments import checked
 from streammem.banks.base import Asked, Bank, Between
 from streammem.checks import check_name, refuse
 from streammem.clock import Clock, SystemClock
@@ -321,7 +321,7 @@ class Memory:
         """A bank of this process. Raises QueryError for a name that no bank has, or a bank that was switched off when
         the memory was written."""
         with self._lock:
-            found: Bank | None = self._engine.banks.get(name)
+            found: Bank | None = self._engine.banks.get(name) if isinstance(name, str) else None
             if found is None:
                 known = ", ".join(sorted(self._engine.banks))
                 raise QueryError(f"this memory has no bank {name!r}", hint=f"it has: {known}")
@@ -331,22 +331,18 @@ class Memory:
         """Ask a bank one of its own questions, read-only: ``query("entities", "last_seen", entity="mug")``.
 
         The result is plain (dicts, lists, numbers, text), the same in process and from a service; ``streammem.banks``
-        says what each question returns. Raises QueryError for an unknown bank, question or argument."""
+        says what each question returns. Raises QueryError for an unknown bank, question or argument, and for one of
+        another type than the question's annotations say."""
         with self._lock:
             self._check_open()
             found = self.bank(bank)
             known = found.questions() if isinstance(found, Asked) else {}
-            if question not in known:
+            if not isinstance(question, str) or question not in known:
                 asked = ", ".join(sorted(known)) or "none"
                 raise QueryError(f"the bank {bank!r} has no question {question!r}", hint=f"its questions: {asked}")
             function = known[question]
-            try:
-                inspect.signature(function).bind(self, streams=streams, **arguments)
-            except TypeError as error:
-                raise QueryError(
-                    f"{bank}.{question}: {error}", hint=f"its arguments: {inspect.signature(function)}"
-                ) from None
-            return msgspec.to_builtins(function(self, streams=streams, **arguments))
+            given = checked(bank, question, function, {"streams": streams, **arguments})
+            return msgspec.to_builtins(function(self, **given))
 
     def recent(self, stream: str) -> list[Record]:
         """The short-term memory of a stream, oldest first, thumbnails included."""

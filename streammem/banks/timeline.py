@@ -74,7 +74,8 @@ def scope_for(t_start_ns: int, t_end_ns: int, leaf_ns: int, most: int = MOST) ->
     """The shortest scope of the ladder (``leaf_ns`` times a power of two) whose grid cuts the closed stretch into at
     most ``most`` entries, never below ``FINEST_NS``."""
     scope = scope_at_least(FINEST_NS, leaf_ns)
-    while t_end_ns // scope - t_start_ns // scope + 1 > most:
+    # Any grid cuts a stretch over the instant 0 in two: there the longest scope is the answer to ``most`` = 1.
+    while t_end_ns // scope - t_start_ns // scope + 1 > most and scope < 2**63:
         scope *= 2
     return scope
 
@@ -316,11 +317,22 @@ class TimelineBank:
                     found[wanted[record.record_id]] = (scene, (record.record_id,))
         return found
 
+    def _anything(self, reader: Reader, stream: str, lo: int, hi: int) -> bool:
+        """Whether a moment or a node begins in a closed stretch."""
+        blocks = (block for bank in ("moments", self.name) for block in reader.blocks(bank, [stream], (lo, hi)))
+        for block in blocks:
+            first, last = block.rows_between(lo, hi)
+            if np.any(np.asarray(block.t_start_ns[first:last]) >= lo):
+                return True
+        return False
+
     def _composed(
         self, reader: Reader, stream: str, between: tuple[int, int], scope: int
     ) -> tuple[Scene, tuple[int, ...]] | None:
         """A stretch that no finished node covers: from nodes one level below, and at the bottom from the moments."""
         lo, hi = between
+        if not self._anything(reader, stream, lo, hi):
+            return None  # or a stretch that ends in a thousand years would be halved down to its seconds
         if scope > self._leaf_ns:
             half = scope // 2
             nodes = self._nodes(reader, stream, lo, hi, half)
