@@ -48,6 +48,8 @@ class HabitatSettings:
         "bed bench cabinet chair chest_of_drawers counter couch desk shelf shelves sofa stool table".split()
     )
     physics: bool = False
+    draw: bool = True
+    """False: no sensors, so no renderer is made: navigation alone, which any thread may ask for."""
 
 
 class HabitatEnv:
@@ -65,7 +67,7 @@ class HabitatEnv:
             ) from error
         self._mesh()
         self.steps, self.collided = 0, False
-        self.pose = self._random_pose(0)
+        self.pose = self.random_pose(0)
         self._start = self.pose
 
     @property
@@ -85,7 +87,7 @@ class HabitatEnv:
     def reset(self, seed: int | None = None) -> EnvObservation:
         self._sim.reset()
         # reset() returns to a random place of its own: the state is always set.
-        self.pose = self._start if seed is None else self._random_pose(seed)
+        self.pose = self._start if seed is None else self.random_pose(seed)
         self.steps, self.collided = 0, False
         return self.observe()
 
@@ -201,7 +203,8 @@ class HabitatEnv:
     def close(self) -> None:
         self._sim.close()
 
-    def _random_pose(self, seed: int) -> AgentPose:
+    def random_pose(self, seed: int) -> AgentPose:
+        """Somewhere that the base fits. Raises SourceError where that is nowhere."""
         finder = self._sim.pathfinder
         finder.seed(seed)
         point = np.asarray(finder.get_random_navigable_point(), float)
@@ -236,7 +239,7 @@ class HabitatEnv:
             sensors.append(spec)
         agent = h.agent.AgentConfiguration()
         agent.height, agent.radius = s.body_height_m, RADIUS_M
-        agent.sensor_specifications = sensors
+        agent.sensor_specifications = sensors if s.draw else []
         agent.action_space = {
             "move_forward": h.agent.ActionSpec("move_forward", h.agent.ActuationSpec(amount=FORWARD_M)),
             "turn_left": h.agent.ActionSpec("turn_left", h.agent.ActuationSpec(amount=math.degrees(TURN_RAD))),
