@@ -65,6 +65,8 @@ class Known:
     colours: dict[str, float] = field(default_factory=dict)
     gone_ns: int | None = None
     open: bool = False
+    step_ns: int = GAP_NS
+    """The usual distance of two looks at it."""
     box: tuple[float, ...] = ()
     values: list[dict[str, Any]] = field(default_factory=list)
     """Of an entity: everything that was said of it, in order of time."""
@@ -76,16 +78,20 @@ class Known:
 
     @property
     def still(self) -> bool:
-        """Seen to the end of what was watched."""
-        return self.spells[-1].t_end_ns >= self.watched_ns - GAP_NS and self.gone_ns is None
+        """Seen to the end of what was watched, give or take three looks of the tracker."""
+        slack = min(GAP_NS, max(NS // 2, 3 * self.step_ns))
+        return self.spells[-1].t_end_ns >= self.watched_ns - slack and self.gone_ns is None
 
 
 class Banks:
     """The banks of one memory for one question. ``streams`` and ``between`` are the caller's, and hard."""
 
-    def __init__(self, view: object, streams: Sequence[str] | None, between: Between | None) -> None:
+    def __init__(
+        self, view: object, streams: Sequence[str] | None, between: Between | None, end_ns: int | None = None
+    ) -> None:
         self._query = getattr(view, "query", None)
         self.streams, self.between = streams, between
+        self._end_ns = end_ns if end_ns is not None else -(2**63)
         self._tracks: list[dict[str, Any]] | None = None
         self._kept: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {}
         self._meant: list[str] = []
@@ -148,6 +154,7 @@ class Banks:
                     colours=info["colours"],
                     gone_ns=info["gone_ns"],
                     open=info["open"],
+                    step_ns=max((s[1] - s[0]) // max(1, s[2] - 1) for s in info["intervals"]),
                     box=tuple(info["last_box"]),
                 )
             )
@@ -183,7 +190,8 @@ class Banks:
             return None
         values = [f for f in facts if f["attribute"] not in ("seen", "label")]
         name = fact["entity"]
-        return Known("entities", fact["stream"], name, fact["kind"], spells, spells[-1].t_end_ns, exact, values=values)
+        end = max(self._end_ns, spells[-1].t_end_ns)
+        return Known("entities", fact["stream"], name, fact["kind"], spells, end, exact, values=values)
 
     def _cut(self, known: Known) -> Known | None:
         """Only what lies in the caller's time."""

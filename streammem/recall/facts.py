@@ -121,7 +121,7 @@ def consult(view: View, plan: Plan, streams: Sequence[str] | None, between: Betw
         return None
     from streammem.recall import fact_answers
 
-    banks = Banks(view, streams, between)
+    banks = Banks(view, streams, between, plan.t_max_ns)
     told = fact_answers.answer(asked, plan, banks, Say(view))
     if told is None:
         return None

@@ -310,6 +310,20 @@ def test_a_large_thing_that_no_picture_resembles_is_doubted(tmp_path: Path) -> N
         assert "resemble nothing of “dog”" in memory.ask("how long was track 3 there?").text
 
 
+def test_what_was_only_detected_leaves_when_it_isn_t_seen_any_more(tmp_path: Path) -> None:
+    with open_words(tmp_path) as memory:
+        memory.set_stream(StreamInfo(stream="cam", clock="media"))
+        memory.write(scene(["tree"] * 30))
+        kite = Detection("kite", 0.9, (0.1, 0.1, 0.2, 0.2))
+        for n in range(6):
+            memory.write(Observation(stream="cam", session="d", seq=n, capture_ns=n * S, detections=(kite,)))
+        assert (
+            "left at 00:00:05.0 and wasn't seen again, watched until 00:00:29.0"
+            in said(memory, "when did the kite leave?")[1]
+        )
+        assert said(memory, "how many kites were there?")[0] == "unsure"
+
+
 def test_a_sign_is_no_thing(tmp_path: Path) -> None:
     with open_words(tmp_path) as memory:
         memory.write(scene(["tree"] * 10, texts={5: "mug"}))
