@@ -7,6 +7,7 @@ import logging
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +24,7 @@ from streammem.errors import (
     InputError,
     ObservationError,
     ServiceBusy,
+    ServiceError,
     StreammemError,
 )
 from streammem.feed import scoped
@@ -95,13 +97,21 @@ class Service:
         )
         self._context: zmq.Context[Any] = zmq.Context()
         self._gate: Authenticator | None = None
+        self._open = contextlib.ExitStack()
+        self._open.callback(self._mail.close)
+        self._open.callback(self._context.term)
+        # A service that is made and never run: its sockets must be closed before its context goes, or that waits for
+        # ever inside the collector. ``run`` takes them over.
+        self._unused = weakref.finalize(self, self._open.close)
         try:
             if keys is not None and allow is not None:
                 self._gate = Authenticator(self._context, allow, refusals=self.telling.refusals)
+                self._open.callback(self._gate.close)
             self._bind(bind or self.config.bind)
+            self._open.callback(self.telling.close)
             self.telling.open(self._context, feed, metrics, metrics_token, keys, allow)
         except BaseException:
-            self._release()
+            self.close()
             raise
 
     def _bind(self, address: str) -> None:
@@ -109,6 +119,7 @@ class Service:
 
         self._router = self._context.socket(zmq.ROUTER)
         socket = self._router
+        self._open.callback(socket.close, 0)
         socket.linger = 0
         # Without it an answer to a peer that is gone vanishes; with it the peer is forgotten at once.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -122,6 +133,7 @@ class Service:
         socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
         secure_server(socket, self._keys)
         self._monitor = HandshakeMonitor(socket, self.telling.refusals)
+        self._open.callback(self._monitor.close)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -147,6 +159,10 @@ class Service:
         if self._thread is not None:
             self._thread.join(self.config.flush_seconds + 5)
 
+    def close(self) -> None:
+        """Give up the addresses of a service that wasn't run. One that runs closes itself after ``stop``."""
+        self._unused()
+
     def stop(self) -> None:
         """Ask the loop to end. Safe in a signal handler."""
         self._stopping = True
@@ -154,6 +170,8 @@ class Service:
 
     def run(self) -> bool:
         """Serve until ``stop``. True if everything that was received is durable."""
+        if self._unused.detach() is None:
+            raise ServiceError("this service was closed or is running already", hint="make another one")
         watchdog = watchdog_seconds()
         self._writer.start()
         notify(f"READY=1\nSTATUS=serving {self.memory.directory} at {self.address}")
@@ -189,19 +207,8 @@ class Service:
             log.error("stopped with %d packets unwritten; their producers still hold them", self._lanes.count)
         # Acknowledgements that are on their way get a moment; a lost one costs a resend.
         self._router.close(linger=200)
-        self._release()
+        self._open.close()
         return complete
-
-    def _release(self) -> None:
-        self.telling.close()
-        if hasattr(self, "_monitor"):
-            self._monitor.close()
-        if hasattr(self, "_router"):
-            self._router.close()
-        if self._gate is not None:
-            self._gate.close()
-        self._context.term()
-        self._mail.close()
 
     # -- one turn of the loop
 
