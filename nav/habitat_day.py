@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -118,14 +118,16 @@ class HabitatDay:
         log.check()
         return log
 
-    def watch(self) -> Iterator[Frame]:
-        """Yesterday's frames with the simulator's labels as a perfect detector's."""
+    def watch(self, wanted: Container[int] | None = None) -> Iterator[Frame]:
+        """Yesterday's frames (``wanted`` ones, or all) with the simulator's labels as a perfect detector's."""
         at = 0
         self._arrange(0)
         for number, step in enumerate(self.steps):
             while at < len(self._changes) and self._changes[at].step <= number:
                 self._apply(self._changes[at])
                 at += 1
+            if wanted is not None and number not in wanted:
+                continue
             self.env.pose, self.env.steps = step.pose, number
             seen = self.env.observe()
             yield Frame(
@@ -298,9 +300,17 @@ def open_days(
 
 
 def open_day(
-    data: EpisodeSet, episode_id: str, *, scenes: str = "", camera: CameraSpec | None = None, seed: int = 0
+    data: EpisodeSet,
+    episode_id: str,
+    *,
+    scenes: str = "",
+    camera: CameraSpec | None = None,
+    seed: int = 0,
+    draw: bool = True,
+    clock: DayClock | None = None,
 ) -> HabitatDay:
     """One episode in its scene. ``scenes``: the houses' .scene_dataset_config.json (empty: the episode's own words).
+    ``draw`` False: its way alone, without a renderer.
 
     Raises ModelUnavailable where habitat-sim isn't installed, SourceNotFound, SourceError."""
     episode = data.episode(episode_id)
@@ -310,8 +320,9 @@ def open_day(
         camera=camera or CameraSpec(),
         # Objects are put in by the physics' manager, even those that never move.
         physics=True,
+        draw=draw,
     )
-    env = open_habitat(settings)
+    env = open_habitat(settings, clock=clock)
     try:
         return HabitatDay(episode, data, env, seed=seed)
     except BaseException:

@@ -248,9 +248,9 @@ class HabitatEnv:
         return h.Configuration(sim, [agent])
 
 
-def open_habitat(settings: HabitatSettings) -> HabitatEnv:
+def open_habitat(settings: HabitatSettings, *, clock: DayClock | None = None) -> HabitatEnv:
     """Raises ModelUnavailable where habitat-sim isn't installed, SourceError for a scene that can't be opened."""
-    return HabitatEnv(settings)
+    return HabitatEnv(settings, clock=clock)
 
 
 def load_habitat() -> Any:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from nav.env import CameraSpec, EnvObservation
+from nav.env import CameraSpec, Env, EnvObservation
 from nav.findingdory.clock import STEPS_DAILY, DayClock
 from nav.findingdory.log import ATTRIBUTES
 from nav.grid_env import GridEnv
@@ -167,7 +167,7 @@ class HomeSource:
         return MujocoEnv(home, camera=self.camera, clock=clock)
 
 
-def detections(env: HomeSimulation, seen: EnvObservation) -> tuple[Detection, ...]:
+def detections(env: Env, seen: EnvObservation) -> tuple[Detection, ...]:
     """The simulator's labels: category, box and number of each thing that covers enough of the picture."""
     height, width = seen.instances.shape
     made = []

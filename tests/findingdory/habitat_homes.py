@@ -122,6 +122,7 @@ class Simulator:
         self.home = make_home(int(name[5:]))
         self.pathfinder = PathFinder(self.home)
         self.specs = agents[0].sensor_specifications
+        # Without sensors there is no renderer, and any thread may ask for ways.
         self.thread = threading.get_ident()
         self.closed = False
         simulation = HomeSimulation(self.home)

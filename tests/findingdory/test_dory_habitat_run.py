@@ -278,3 +278,76 @@ def test_the_official_agent_on_what_habitat_shows(day: HabitatDay) -> None:
     assert agent.task_id == "task_2" and agent.act(told(poses[2], can_take_action=1))["action_args"]["nav_indices"] == [
         2
     ]  # type: ignore[index]
+
+
+# ---- habitat:SCENE
+
+
+def test_the_source_walks_a_scene(habitat: Any, tmp_path: Path) -> None:
+    """``streammem watch habitat:SCENE``: through the pipeline into a memory, from a thread of its own."""
+    import streammem
+    from nav.habitat_source import HabitatSource
+    from perception.encoders.fake import HistogramSuite
+    from perception.pipeline import watch
+    from perception.sources import open_source
+    from streammem.config import Config
+
+    text = "habitat:home_4?places=1&size=12x16&labels=1"
+    source = open_source(text, Config())
+    assert isinstance(source, HabitatSource) and source.info.text == text
+    again = HabitatSource("home_4?places=1&size=12x16&labels=1")
+    other = HabitatSource("home_4?places=1&size=12x16&labels=1&seed=1")
+    assert again._poses == source._poses != other._poses and len(source._poses) > 36
+    with streammem.open(tmp_path / "memory") as memory:
+        report = watch(source, memory, HistogramSuite(), Config())
+        assert report.complete and report.frames == len(source._poses)
+        records = [record for record in memory if record.stream == source.info.stream]
+        assert [record.seq for record in records] == list(range(len(source._poses)))
+        for record, pose in zip(records, source._poses, strict=True):
+            assert record.pose is not None
+            assert record.pose.position_m == pytest.approx(source.camera.pose(pose).position_m, abs=1e-5)
+            assert record.t_start_ns == source.clock.capture_ns(record.seq)
+        assert memory.query("spatial", "map", streams=[source.info.stream], resolution_m=0.25)
+    look = source.look_again(source._media_ns(3), source._media_ns(9), 1000.0)
+    assert [frame.index for frame in look] == list(range(3, 10))
+    assert [frame.index for frame in source.look_again(source._media_ns(5), source._media_ns(5), 1.0)] == [5]
+
+
+def test_the_source_plays_an_episode(root: Path, day: HabitatDay) -> None:
+    from nav.habitat_source import HabitatSource
+
+    source = HabitatSource(f"{root}?episode=ep_0&size=24x32&labels=1", fps=0.01)
+    frames = list(source.frames())
+    assert 4 < len(frames) < len(day.steps) / 5
+    for frame in frames:
+        assert frame.sensed.pose == day.env.camera.pose(day.steps[frame.index].pose)
+    assert any(frame.sensed.detections for frame in frames)
+    plain = next(iter(HabitatSource(f"{root}?episode=ep_0&size=24x32").frames()))
+    assert plain.sensed.detections == () and plain.sensed.depth_m is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no name"),
+        ("home_4?colour=red", "no option 'colour'"),
+        ("home_4?places=0", "places='0'"),
+        ("home_4?size=big", "size='big'"),
+        ("nowhere.glb", "no scene is here"),
+        ("castle", "'castle' can't be opened"),
+    ],
+)
+def test_scenes_that_cannot_be_used(text: str, words: str, habitat: Any) -> None:
+    from nav.habitat_source import HabitatSource
+
+    with pytest.raises(SourceError, match=words):
+        HabitatSource(text)
+
+
+def test_the_source_without_habitat(monkeypatch: pytest.MonkeyPatch) -> None:
+    from perception.sources import open_source
+
+    monkeypatch.setitem(sys.modules, "habitat_sim", None)
+    with pytest.raises(ModelUnavailable, match="habitat-sim can't be loaded") as failed:
+        open_source("habitat:scene.glb")
+    assert "conda install habitat-sim" in failed.value.hint
