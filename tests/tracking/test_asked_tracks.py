@@ -1,4 +1,4 @@
-"""From pictures to an answer: what a tracker hands over of colours, returns and ghosts, is kept, and can be asked for."""
+"""From pictures to an answer: what a tracker says of colours, returns and ghosts is kept, and can be asked for."""
 
 from __future__ import annotations
 
