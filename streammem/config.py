@@ -193,6 +193,8 @@ class TracksConfig(Section):
     """Not seen for so long ends a stretch; it becomes a record."""
     max_objects: Annotated[int, Field(ge=1, le=100_000)] = 512
     """Objects of a stream; then the one seen longest ago makes room. About 20 KB each."""
+    viewpoints: Annotated[int, Field(ge=0, le=64)] = 12
+    """Moments kept of each object that show it best, with pose and depth; they outlive the moments' detail. 0: none."""
 
 
 class ClipsConfig(Section):

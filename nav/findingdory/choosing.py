@@ -81,7 +81,11 @@ def deeds_for(asked: Instruction, known: KnowsDeeds) -> list[Deed]:
     if asked.extreme in ("longest", "shortest"):
         sign = 1 if asked.extreme == "longest" else -1
         whole = [deed for deed in deeds if deed.picked_ns and deed.placed_ns]
-        return sorted(whole, key=lambda deed: -sign * (deed.span_ns[1] - deed.span_ns[0]))[:1]
+        took: dict[str | None, int] = {}
+        for deed in whole:
+            # A thing that was carried twice took both times; a step more counts each time, as both ends are included.
+            took[deed.thing] = took.get(deed.thing, 0) + deed.span_ns[1] - deed.span_ns[0] + known.step_ns
+        return sorted(whole, key=lambda deed: -sign * took[deed.thing])[:1]
     if asked.thing:
         meant = known.of_category([deed.thing or "" for deed in deeds], asked.thing)
         deeds = [deed for deed in deeds if deed.thing in meant]
@@ -120,7 +124,10 @@ def _at_hand(view: View, other: str, asked: Instruction, known: Recollection) ->
     if asked.target == "object":
         point = known.point(other)
         return point is not None and shows(view.pose, point, 2.3, 0.45)
-    return any(one.frame == view.frame and one.away_m <= 1.2 for one in known.views.get(other, ()))
+    seen = known.views.get(other, ())
+    if view.whole:
+        return any(one.frame == view.frame and one.away_m <= 1.2 for one in seen)
+    return any(shows(view.pose, one.point_m, 1.2, 1.57) for one in seen)
 
 
 def _farthest(names: Sequence[str], asked: Instruction, known: Recollection) -> list[str]:
@@ -143,8 +150,9 @@ def _room(asked: Instruction, known: Recollection) -> list[int] | None:
         return [known.period[0].seq]
     for deed in deeds_for(asked, known):
         span = deed.picked_ns if asked.role == "picked" else deed.placed_ns
-        if span is not None:
-            return [known.frame_at[span[0]]]
+        frame = known.frame_at(span[0]) if span is not None else None
+        if frame is not None:
+            return [frame]
     return None
 
 

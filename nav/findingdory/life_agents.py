@@ -24,9 +24,9 @@ from streammem.errors import InputError
 
 MB = 1 << 20
 NAMES = "memory, memory-16mb, fifo-16mb, uniform-16mb, short_term"
-_FIRST_GUESS_BYTES = 4000
+_FIRST_GUESS_BYTES = 24_000
 """Of a frame on disk; only where the search for how many fit begins."""
-_TRIES = 6
+_TRIES = 3
 
 
 class KeptFrames(MemoryAgent):

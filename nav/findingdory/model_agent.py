@@ -84,7 +84,7 @@ def diary(known: Recollection) -> str:
         for span, did in ((deed.picked_ns, f"picked up {deed.thing or 'something'} from {deed.start or '?'}"),
                           (deed.placed_ns, f"put it on {deed.goal or '?'}")):  # fmt: skip
             if span is not None:
-                lines.append(f"{k}. {_clock(span[0])}-{_clock(span[1])} {did} (frame {known.frame_at[span[0]]})")
+                lines.append(f"{k}. {_clock(span[0])}-{_clock(span[1])} {did} (frame {known.frame_at(span[0])})")
     lines.append("Things and furniture:")
     for name, label in sorted(known.category.items()):
         target = "receptacle" if is_furniture(label) else "object"

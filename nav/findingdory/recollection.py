@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,8 @@ a part of it (with 0.22 m a tenth of the drives of two homes arrived, with 0.15 
 @dataclass(frozen=True, slots=True)
 class View:
     """A moment that shows a thing. ``away_m`` across the floor from the camera to its nearest seen points, ``area`` of
-    its box in the picture (0 to 1), ``point_m`` in the map: the median of what was measured of it."""
+    its box in the picture (0 to 1), ``point_m`` in the map: the median of what was measured of it. ``whole``: the
+    moment is there in full, so that what else it shows is known too."""
 
     frame: int
     t_ns: int
@@ -46,6 +48,7 @@ class View:
     area: float
     point_m: tuple[float, float, float]
     pose: Pose
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -79,16 +82,19 @@ class Recollection:
     """The moments that are asked about: all of them, or one day's."""
 
     def __post_init__(self) -> None:
+        limited = self.records is not None
         if self.records is None:
             self.records = [record for record in self.memory if record.stream == self.stream]
         self.moments = sorted(self.records, key=lambda record: record.t_start_ns)
         self.period = self.moments
-        self.frame_at = {record.t_start_ns: record.seq for record in self.moments}
+        self._starts = [record.t_start_ns for record in self.moments]
         self.category: dict[str, str] = {}
         self.views: dict[str, list[View]] = {}
         for record in self.moments:
             self._look(record)
-        self.deeds = self._deeds()
+        if not limited:
+            self._look_back()
+        self.deeds = self.history = self._deeds()
 
     def on(self, words: str) -> Recollection:
         """The same, asked about one day ("yesterday", "the first day", a date): what was done and where the robot was
@@ -97,8 +103,20 @@ class Recollection:
         day = day_meant(words, list(dict.fromkeys(days)))
         other = copy.copy(self)
         other.period = [record for record, one in zip(self.moments, days, strict=True) if one == day]
-        other.deeds = [deed for deed in self.deeds if date_of(deed.span_ns[0]) == day]
+        other.deeds = [deed for deed in self.history if date_of(deed.span_ns[0]) == day]
         return other
+
+    def frame_at(self, t_ns: int) -> int | None:
+        """The frame that was showing. A moment that stands for several now (a budget merged them) counts them off
+        evenly; None where nothing stands for that time."""
+        at = bisect_right(self._starts, t_ns) - 1
+        if at < 0:
+            return None
+        record = self.moments[at]
+        if record.count <= 1 or record.t_end_ns <= record.t_start_ns:
+            return record.seq if t_ns == record.t_start_ns else None
+        share = (t_ns - record.t_start_ns) / (record.t_end_ns - record.t_start_ns)
+        return record.seq + round(share * (record.count - 1)) if share <= 1 else None
 
     # -- things
 
@@ -128,7 +146,7 @@ class Recollection:
 
     def placed_since_ns(self, thing: str) -> int:
         """Since when it stands where it stands."""
-        return max((d.placed_ns[0] for d in self.deeds if d.thing == thing and d.placed_ns), default=-(2**62))
+        return max((d.placed_ns[0] for d in self.history if d.thing == thing and d.placed_ns), default=-(2**62))
 
     def views_now(self, thing: str) -> list[View]:
         """Views of it where it is now."""
@@ -137,7 +155,7 @@ class Recollection:
 
     def worked_at(self, receptacle: str, t_ns: int) -> bool:
         """Whether the arm was at work on it then: the robot stood where it can be used."""
-        spans = [s for d in self.deeds for n, s in ((d.start, d.picked_ns), (d.goal, d.placed_ns)) if n == receptacle]
+        spans = [s for d in self.history for n, s in ((d.start, d.picked_ns), (d.goal, d.placed_ns)) if n == receptacle]
         return any(span is not None and span[0] <= t_ns <= span[1] for span in spans)
 
     def point(self, thing: str) -> tuple[float, float, float] | None:
@@ -149,6 +167,11 @@ class Recollection:
         return x, y, z
 
     # -- places
+
+    @cached_property
+    def step_ns(self) -> int:
+        """Between two frames, mostly: the median."""
+        return int(np.median(np.diff(self._starts))) if len(self._starts) > 1 else 0
 
     @property
     def last(self) -> Record:
@@ -237,14 +260,34 @@ class Recollection:
                         (x, y, z), record.pose)  # fmt: skip
             self.views.setdefault(one.track or "", []).append(view)
 
+    def _look_back(self) -> None:
+        """Things and views of moments that lost their detail, from the banks that keep them."""
+        for fact in self._query("entities", "entities", limit=1000)["facts"]:
+            name = fact["entity"].removeprefix("#").partition("@")[0]
+            if fact["entity"].startswith("#") and fact["kind"]:
+                self.category.setdefault(name, fact["kind"])
+        try:
+            kept = self._query("viewpoints", "views")
+        except QueryError:
+            return  # switched off
+        for one in kept:
+            self.category.setdefault(one["track"], one["label"])
+            views, view = self.views.setdefault(one["track"], []), one["view"]
+            if all(view["t_ns"] != other.t_ns for other in views):
+                (x0, y0, x1, y1), pose = view["box"], Pose(tuple(view["position_m"]), tuple(view["q_xyzw"]))
+                drop = pose.position_m[2] - view["point_m"][2]
+                away = math.sqrt(max(view["away_m"] ** 2 - drop**2, 0.0))
+                point = tuple(view["point_m"])
+                views.append(View(view["seq"], view["t_ns"], away, (x1 - x0) * (y1 - y0), point, pose, whole=False))
+
     def _deeds(self) -> list[Deed]:
-        first, last = self.moments[0].t_start_ns, self.moments[-1].t_start_ns
+        first, last = self.moments[0].t_start_ns, self.moments[-1].t_end_ns
         told = self._query("entities", "changes_between", t_start_ns=first, t_end_ns=last, attribute=PICKED, limit=1000)
         put = self._query("entities", "changes_between", t_start_ns=first, t_end_ns=last, attribute=PLACED, limit=1000)
         facts = sorted(told["facts"] + put["facts"], key=lambda fact: fact["t_start_ns"])
         deeds: list[Deed] = []
         for fact in facts:
-            if self.records is not None and fact["t_start_ns"] not in self.frame_at:
+            if self.frame_at(fact["t_start_ns"]) is None:
                 continue
             span = (fact["t_start_ns"], fact["t_last_ns"])
             seen = not fact["entity"].startswith(UNSEEN)
