@@ -16,7 +16,7 @@ from nav.findingdory import metrics
 from nav.findingdory.tasks import CATEGORIES, GROUPS, task
 from streammem.errors import SourceError
 
-_VERSION = 2
+_VERSION = 3
 FAILURES = (
     "response_error", "num_targets_error", "out_of_bounds_pred", "oracle_agent_timeout", "misidentification",
 )  # fmt: skip
@@ -75,14 +75,14 @@ def _path(out: Path, episode: str, agent: str) -> Path:
 
 
 def summary(results: Sequence[EpisodeResult], setting: Mapping[str, Any], note: str) -> dict[str, Any]:
-    """Rates by agent: over everything, by category, by task, by episode; over the questions that some frame solves."""
+    """Rates by agent: over everything, by category, by task, by episode."""
     agents: dict[str, Any] = {}
     for name in dict.fromkeys(one.agent for one in results):
         mine = [one for one in results if one.agent == name]
         rows = [(int(number), row) for one in mine for number, row in one.rows.items()]
         failures: dict[str, int] = {}
         for _, row in rows:
-            if row["failure"] and row["solvable"]:
+            if row["failure"] and row["counts"]:
                 failures[row["failure"]] = failures.get(row["failure"], 0) + 1
 
         def some(wanted: Callable[[int], bool], rows: Sequence[tuple[int, dict[str, Any]]] = rows) -> dict[str, Any]:
@@ -99,6 +99,7 @@ def summary(results: Sequence[EpisodeResult], setting: Mapping[str, Any], note: 
                     "watch_s": round(one.watch_s, 3),
                     "answer_s": round(one.answer_s, 3),
                     "memory_bytes": one.memory_bytes,
+                    **({"model": one.model} if one.model else {}),
                 }
                 for one in mine
             },
@@ -119,12 +120,13 @@ def summary(results: Sequence[EpisodeResult], setting: Mapping[str, Any], note: 
 
 
 def _rates(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """``hl_sr`` over what can be solved; None where nothing can."""
-    good = [row for row in rows if row["solvable"]]
+    """Over what counts: what some frame solves, and under the official profile everything; None of nothing."""
+    good = [row for row in rows if row["counts"]]
     spl = [row["spl"] for row in good if row["spl"] != metrics.EXCLUDED]
     return {
         "questions": len(rows),
-        "solvable": len(good),
+        "solvable": sum(row["solvable"] for row in rows),
+        "counted": len(good),
         "hl_sr": mean([float(row["success"]) for row in good]),
         "dtg_sr": mean([float(row["dtg"]) for row in good]),
         "sc_sr": mean([float(row["sc"]) for row in good]),
@@ -160,7 +162,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"# {report['note']}",
         "",
         f"{len(report['episodes'])} episodes, {report['frames']} frames, setting {json.dumps(report['setting'])}.",
-        "HL-SR in % over the questions that some frame solves.",
+        "HL-SR in % over all questions (official: what no frame solves is a failure)."
+        if report["setting"].get("profile") == "official"
+        else "HL-SR in % over the questions that some frame solves.",
         "",
     ]
     if not agents:
@@ -168,12 +172,12 @@ def markdown(report: dict[str, Any]) -> str:
     first = next(iter(agents.values()))
 
     def row(name: str, pick: Callable[[dict[str, Any]], dict[str, Any]]) -> list[str]:
-        return [name, str(pick(first)["solvable"]), *(percent(pick(one)["hl_sr"]) for one in agents.values())]
+        return [name, str(pick(first)["counted"]), *(percent(pick(one)["hl_sr"]) for one in agents.values())]
 
     def by(key: str, name: str) -> list[str]:
         return row(name, lambda one: one[key][name])
 
-    head = ("solvable", *agents)
+    head = ("questions", *agents)
     lines += table(
         ("category", *head), [*(by("by_category", n) for n in CATEGORIES), row("all", lambda one: one["all"])]
     )
@@ -198,9 +202,9 @@ def markdown(report: dict[str, Any]) -> str:
     )
     lines += ["", "## By episode", ""]
     lines += table(
-        ("episode", "agent", "solvable", "HL-SR", "watching s", "answering s", "memory MB"),
+        ("episode", "agent", "questions", "HL-SR", "watching s", "answering s", "memory MB"),
         [
-            (episode, name, one["solvable"], percent(one["hl_sr"]), f"{one['watch_s']:.1f}", f"{one['answer_s']:.1f}",
+            (episode, name, one["counted"], percent(one["hl_sr"]), f"{one['watch_s']:.1f}", f"{one['answer_s']:.1f}",
              megabytes(one["memory_bytes"]))
             for episode in report["episodes"]
             for name, whole in agents.items()

@@ -159,6 +159,8 @@ def _ask(agent: Agent, question: Question, world: World, setting: Setting, resul
         "spl": judged.spl,
         "failure": judged.failure,
         "solvable": solvable,
+        # Quirk counts_unsolvable: what no frame solves is a failure.
+        "counts": solvable or setting.profile == "official",
         "goals": list(question.goal.entities),
         **(_driven(agent, said or [], question, world, setting) if setting.drive and _drives(agent) else {}),
     }
