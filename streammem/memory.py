@@ -51,6 +51,7 @@ def _banks(config: Config, short_term_bytes: int) -> dict[str, Callable[[], Bank
         "spatial": (c.spatial.on, "spatial.spatial_memory:SpatialBank", c.spatial),
         "timeline": (c.timeline.on, "timeline:TimelineBank", c.timeline.leaf_seconds),
         "tracks": (c.tracks.on, "tracks:TracksBank", c.tracks),
+        "viewpoints": (c.tracks.on and c.tracks.viewpoints > 0, "viewpoints:ViewpointsBank", c.tracks),
         "perceptual_cognitive": (
             c.perceptual_cognitive.on,
             "perceptual_cognitive:PerceptualCognitiveBank",

@@ -81,11 +81,13 @@ def deeds_for(asked: Instruction, known: KnowsDeeds) -> list[Deed]:
     if asked.extreme in ("longest", "shortest"):
         sign = 1 if asked.extreme == "longest" else -1
         whole = [deed for deed in deeds if deed.picked_ns and deed.placed_ns]
-        took: dict[str | None, int] = {}
-        for deed in whole:
-            # A thing that was carried twice took both times; a step more counts each time, as both ends are included.
-            took[deed.thing] = took.get(deed.thing, 0) + deed.span_ns[1] - deed.span_ns[0] + known.step_ns
-        return sorted(whole, key=lambda deed: -sign * took[deed.thing])[:1]
+        # A thing that was carried twice took both times; things that weren't seen are told apart by when.
+        names = [deed.thing or f"at {deed.span_ns[0]}" for deed in whole]
+        took = dict.fromkeys(names, 0)
+        for name, deed in zip(names, whole, strict=True):
+            took[name] += deed.span_ns[1] - deed.span_ns[0]
+        best = min(names, key=lambda name: -sign * took[name], default="")
+        return [deed for name, deed in zip(names, whole, strict=True) if name == best][:1]
     if asked.thing:
         meant = known.of_category([deed.thing or "" for deed in deeds], asked.thing)
         deeds = [deed for deed in deeds if deed.thing in meant]

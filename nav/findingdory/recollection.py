@@ -168,11 +168,6 @@ class Recollection:
 
     # -- places
 
-    @cached_property
-    def step_ns(self) -> int:
-        """Between two frames, mostly: the median."""
-        return int(np.median(np.diff(self._starts))) if len(self._starts) > 1 else 0
-
     @property
     def last(self) -> Record:
         return self.moments[-1]
