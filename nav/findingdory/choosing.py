@@ -18,11 +18,6 @@ class KnowsDeeds(Protocol):
 
     deeds: list[Deed]
 
-    @property
-    def step_ns(self) -> int:
-        """Between two moments."""
-        ...
-
     def of_category(self, names: Sequence[str], category: str) -> list[str]: ...
 
 

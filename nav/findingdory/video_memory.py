@@ -70,11 +70,6 @@ class VideoRecollection:
         self.blocks = still_blocks(self.frames, [record.stats.get("change", math.inf) for record in self.moments])
         self.deeds = [self._deed(k) for k in range(len(self.blocks) // 2)]
 
-    @property
-    def step_ns(self) -> int:
-        """Between two frames, in the day's time."""
-        return self.clock.capture_ns(1) - self.clock.capture_ns(0)
-
     def frame_at(self, media_ns: int) -> int:
         """The frame nearest to a time: containers round."""
         i = bisect_left(self.times, media_ns)
