@@ -31,7 +31,12 @@ def _where(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
         return None
     thing = asked.things[0]
     known = banks.known(thing)
-    return _stated(known, plan, say) or _mapped(thing, plan, banks, say) or _in_picture(known, plan, banks, say)
+    return (
+        _stated(known, plan, say)
+        or _mapped(thing, plan, banks, say)
+        or _in_picture(known, plan, banks, say)
+        or _last_met(known, plan, banks, say)
+    )
 
 
 def _stated(known: Sequence[Known], plan: Plan, say: Say) -> Told | None:
@@ -141,6 +146,23 @@ def _in_picture(known: Sequence[Known], plan: Plan, banks: Banks, say: Say) -> T
     more = f"; and {len(tracked) - 3} more" if len(tracked) > 3 else ""
     sure = min(sure_of(each, each.spells[-1:]) for each in tracked[:3])
     return Told(f"{capital(text)}{more} [tracks].", "found" if sure >= FOUND else "unsure", sure, proofs)
+
+
+def _last_met(known: Sequence[Known], plan: Plan, banks: Banks, say: Say) -> Told | None:
+    """No place is known, only when it was met last: the frame of that moment shows where."""
+    met = [each for each in known if each.bank == "entities"]
+    if not met or plan.ranges:
+        return None
+    best = max(met, key=lambda each: (each.spells[-1].t_end_ns, each.name))
+    when = say.at(best.spells[-1].t_end_ns, best.stream)
+    more = f", {len(met) - 1} more of that name earlier" if len(met) > 1 else ""
+    where = "no place is known, its frame may show it"
+    text = f"{capital(say.name(best.shown))} was last met at {when}{more}; {where} [entities]."
+    sure = sure_of(best, best.spells[-1:])
+    last = best.spells[-1].t_end_ns
+    told = Told(text, "found" if sure >= FOUND else "unsure", sure, proofs_of(best, best.spells[-1:], banks))
+    told.about, told.only_after = best.kind or best.name, last if len(met) == 1 else None
+    return told
 
 
 def part_of(box: Sequence[float]) -> str:

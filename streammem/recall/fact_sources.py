@@ -19,7 +19,7 @@ from streammem.recall.timeline import Between
 from streammem.recall.when import Range
 
 MOST_TRACKS = 1000
-MOST_FACTS = 200
+MOST_FACTS = 1000
 MOST_THINGS = 8
 """Entities whose history is read: one question each, 0.1 to 3 ms."""
 MOST_PATHS = 64
@@ -98,12 +98,12 @@ class Banks:
         self.unknown_colours = False
         """Things of the asked kind are known, but not of which colour they are."""
 
-    def ask(self, bank: str, question: str, **arguments: Any) -> Any:
-        """The answer of a bank, or None where it is off, or can't say."""
+    def ask(self, bank: str, question: str, *, stream: str | None = None, **arguments: Any) -> Any:
+        """The answer of a bank, or None where it is off, or can't say. ``stream``: one that an answer named."""
         if self._query is None:
             return None
         try:
-            return self._query(bank, question, streams=self.streams, **arguments)
+            return self._query(bank, question, streams=self.streams if stream is None else [stream], **arguments)
         except QueryError:
             return None
 
@@ -166,11 +166,18 @@ class Banks:
         # What a tracker follows is told by its own bank, in finer stretches.
         things = [fact for fact in (listed or NOTHING)["facts"] if not _is_track(fact, tracked)]
         plainest = [fact for fact in things if fact["value"] == things[0]["value"]]
+        plainest.sort(key=lambda fact: (-fact["t_last_ns"], fact["stream"], fact["entity"]))
         told = [self._told(fact, exact=fact["value"] in said) for fact in plainest[:MOST_THINGS]]
-        return [each for each in told if each is not None]
+        known = [each for each in told if each is not None]
+        sure = min((spell.score for each in known for spell in each.spells), default=0.0)
+        for fact in plainest[MOST_THINGS:]:  # from when to when is known of them, not what was in between
+            span = Spell(fact["t_start_ns"], fact["t_last_ns"], sure)
+            named = (fact["stream"], fact["entity"], fact["kind"])
+            known.append(Known("entities", *named, [span], max(self._end_ns, span.t_end_ns), fact["value"] in said))
+        return known
 
     def _told(self, fact: dict[str, Any], *, exact: bool) -> Known | None:
-        told = self.ask("entities", "history", entity=fact["entity"], limit=1000)
+        told = self.ask("entities", "history", stream=fact["stream"], entity=fact["entity"], limit=1000)
         facts = [
             f for f in (told or NOTHING)["facts"] if (f["stream"], f["entity"]) == (fact["stream"], fact["entity"])
         ]

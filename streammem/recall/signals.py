@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streammem.colours import TERMS
 from streammem.model import Record
-from streammem.recall.query import COLOURS, Query
+from streammem.recall.query import Query
 from streammem.recall.timeline import Between, Timeline, View
 from streammem.recall.words import WordMatch, match_query
 from streammem.spaces import EmbeddingSpace, Ragged
@@ -57,9 +58,7 @@ def gather(
     return signals
 
 
-# Order of the columns of the part "colours": share of a region's pixels that has each basic colour term.
-COLOUR_TERMS = tuple(sorted(COLOURS))
-COLOUR_INDEX = {name: i for i, name in enumerate(COLOUR_TERMS)}
+COLOUR_INDEX = {name: i for i, name in enumerate(TERMS)}
 
 
 def _largest(column: Ragged, index: int) -> np.ndarray:

@@ -178,6 +178,14 @@ def test_what_is_said(street: Memory, question: str, status: str, words: str) ->
     assert words in told[1]
 
 
+def test_a_wider_name_is_less_sure(street: Memory) -> None:
+    """The detector says "person": that there is a man can be presumed, never claimed."""
+    person, man = (street.ask(f"when did the {name} in red appear?") for name in ("person", "man"))
+    assert man.status == "found" and man.confidence == pytest.approx(0.7 * person.confidence)
+    claimed = street.ask("was there a man in red?")
+    assert claimed.status == "unsure" and claimed.evidence == () and "Track 1 (person)" in claimed.text
+
+
 def test_without_tracks_nothing_is_denied(tmp_path: Path) -> None:
     with open_words(tmp_path) as memory:
         memory.write(scene(["tree", "dog"], texts={1: "track 7 came back at noon"}))
