@@ -133,14 +133,7 @@ def _offline(
         raise InputError(f"no set has {frames} frames", hint="--frames 96, or 0 for full-length videos")
     rows = OfflineSet(data, split, frames=frames or None)  # type: ignore[arg-type]
     wanted = _ids(episodes)
-    total = len(wanted) or len(rows.episodes())
     chat_id = chat().id if "llm" in (names or ()) else ""
-    done = [0]
-
-    def told(episode: str, seconds: float) -> None:
-        done[0] += 1
-        out.note(f"{done[0]}/{total}: {episode} in {seconds:.1f} s")
-
     report = offline_run.run(
         rows,
         names or ["oracle", "random", "pixels"],
@@ -149,7 +142,7 @@ def _offline(
             name, lambda config: EncoderSuite(config.perception, cache=config.cache_dir), settings, chat
         ),
         episodes=wanted,
-        told=told,
+        told=_progress(out, len(wanted) or len(rows.episodes())),
         missed=lambda error: out.note(f"left out: {error.message}; {error.hint}"),
         made_with={"perception": settings.perception.model_dump(mode="json"), "model": chat_id},
     )
@@ -175,26 +168,34 @@ def _worlds(
     wanted: list[Any] = list(_ids(episodes) if env == "habitat" else runner.parse_seeds(episodes or "0-4"))
     model = chat().id if "llm" in (names or ()) else ""
     llm = {"llm": lambda world, asked: runner.model_agent(chat)}
-    done = [0]
-
-    def told(episode: str, seconds: float) -> None:
-        done[0] += 1
-        out.note(f"{done[0]}/{total}: {episode} in {seconds:.1f} s")
-
     if env == "habitat":
         from nav.findingdory.dataset import EpisodeSet
         from nav.habitat_day import NOTE, open_days
 
         read = EpisodeSet(data, split)  # type: ignore[arg-type]
         worlds = open_days(read, wanted, scenes=scenes, size=str(setting["size"]))
-        total = len(worlds)
+        told = _progress(out, len(worlds))
         made = runner.Setting(draw="habitat", model=model, data=read.fingerprint, **setting)
         report = runner.run_worlds(worlds, names or ["oracle", "random"], made, folder, NOTE, told=told, agents=llm)
     else:
-        total = len(wanted)
+        told = _progress(out, len(wanted))
         made = runner.Setting(draw="gl" if env == "mujoco" else "rays", model=model, **setting)
         report = runner.run(wanted, names or ["oracle", "random"], made, folder, told=told, agents=llm)
     return report, markdown(report)
+
+
+def _progress(out: Output, total: int) -> Callable[[str, float], None]:
+    """A note for each episode: how far, how long it took, how long still at the pace of those that were run now."""
+    took: list[float] = []
+
+    def told(episode: str, seconds: float) -> None:
+        took.append(seconds)
+        run = [one for one in took if one > 0.05] or [0.0]  # what an earlier run did takes no time
+        left = sum(run) / len(run) * (total - len(took))
+        ahead = f", about {left:.0f} s left" if left >= 1 else ""
+        out.note(f"{len(took)}/{total}: {episode} in {seconds:.1f} s{ahead}")
+
+    return told
 
 
 def _ids(episodes: str) -> list[str]:
