@@ -4,11 +4,11 @@
 
 It is built when a segment is written with ``memory.index_rows`` rows or more, and says in the manifest how often its
 answers are the exact ones, for questions that are none of its rows (:func:`questions_of`): pictures that differ much
-from all of them, mixtures of two, and sentences as people ask them. ``nprobe`` must reach more than the goal on one half
-of each kind and the goal on the other half, whose recall is what the manifest says, of the worst kind. Where half of the lists aren't enough, a scan
-is as quick: then there is no index. What it finds is scored again on the float16 vectors, so that scores are exact and
-only a miss is possible. A window that is narrower than a quarter is scanned: there the lists hold mostly rows that
-nobody asked for.
+from all of them, mixtures of two, and sentences as people ask them. ``nprobe`` must reach more than the goal on one
+half of each kind and the goal on the other half; the manifest says the other half's recall, of the worst kind. Where
+half of the lists aren't enough, a scan is as quick: then there is no index. What it finds is scored again on the
+float16 vectors, so that scores are exact and only a miss is possible. A window that is narrower than a quarter is
+scanned: there the lists hold mostly rows that nobody asked for.
 
 Needs faiss; without it nothing is built, and segments that have an index are scanned.
 """
