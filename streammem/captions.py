@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from streammem.colours import TERMS
 from streammem.errors import ConfigError
 from streammem.model import Record
 from streammem.printable import printable
@@ -197,15 +198,12 @@ def _merged(have: tuple[int, int] | None, total: int, peak: int) -> tuple[int, i
     return (old_sum + total, max(old_peak, peak))
 
 
-_TERMS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
-
-
 def _colours(record: Record) -> Mapping[str, float]:
     """Share of the whole picture that has each basic colour term, where perception measured it."""
     shares = record.arrays.get("colours")
-    if shares is None or not len(shares) or shares.shape[-1] != len(_TERMS):
+    if shares is None or not len(shares) or shares.shape[-1] != len(TERMS):
         return {}
-    return {name: float(share) for name, share in zip(_TERMS, np.asarray(shares[0], np.float64), strict=True)}
+    return {name: float(share) for name, share in zip(TERMS, np.asarray(shares[0], np.float64), strict=True)}
 
 
 def scene_of(records: Iterable[Record]) -> Scene:

@@ -10,6 +10,7 @@
     │   ├── ConfigError             a configuration file, variable or flag
     │   ├── ObservationError        an observation that fails its checks; nothing of it is kept
     │   ├── SpaceMismatch           vectors of another embedding space than the memory's
+    │   ├── AnnotationError         a benchmark's annotation file that is missing or isn't what was published
     │   ├── KeyFileError            a key or the list of clients: missing, damaged, readable by others
     │   └── InsecureAddress         an address that others can reach, without keys
     ├── AccessDenied                a key that may not do this; the same words whether the thing exists or not
@@ -87,6 +88,10 @@ class ObservationError(InputError):
 
 class SpaceMismatch(InputError):
     """A vector or a query belongs to another embedding space than the memory's."""
+
+
+class AnnotationError(InputError):
+    """A benchmark's annotation file is missing or isn't what was published."""
 
 
 class KeyFileError(InputError):

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SIDE = 16
 _WORK = 256
-
-
-def gray16(image: np.ndarray) -> np.ndarray:
-    """``image`` (h, w, 3) uint8 RGB -> (16, 16) uint8, area averages. Two pictures differ by more than about 12 grey
-    levels on average where the film cuts; no learned feature separates cuts better."""
-    import cv2
-
-    return cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-
-
-def change(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean absolute difference of two :func:`gray16` pictures, 0 to 255."""
-    return float(np.abs(before.astype(np.int16) - after.astype(np.int16)).mean())
 
 
 def statistics(image: np.ndarray) -> dict[str, float]:

@@ -238,7 +238,11 @@ def _with_faces(labels: tuple[Label, ...], detections: tuple[Detection, ...]) ->
 
 def _pooled_gray(image: np.ndarray) -> np.ndarray:
     """Without vision, novelty still needs a vector: the 16x16 gray picture, centred, and the mean colours."""
-    gray = stats.gray16(image).astype(np.float32).ravel() / 255
+    import cv2
+
+    # Not sampling.gray16, which averages before it rounds: that would change what memories without vision hold.
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+    gray = small.astype(np.float32).ravel() / 255
     tint = colours.shares(image)[0].astype(np.float32)
     pooled = np.concatenate([gray - gray.mean(), tint])
     return pooled / max(float(np.linalg.norm(pooled)), 1e-6)

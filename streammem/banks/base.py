@@ -9,7 +9,8 @@ feeds the journal's tail again. So a bank never writes a file, and a kill at any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from streammem.model import FrameRef, Record, StreamInfo
@@ -51,6 +52,26 @@ class Bank(Protocol):
     def digest(self, stream: str) -> bytes:
         """What this bank's state contributes to the memory's digest; empty if its records say it all."""
         ...
+
+
+class Spanned(Protocol):
+    """Anything with a closed interval of capture time."""
+
+    @property
+    def t_start_ns(self) -> int: ...
+
+    @property
+    def t_end_ns(self) -> int: ...
+
+
+def outside(spans: Iterable[Spanned], t_start_ns: int, t_end_ns: int) -> list[bool]:
+    """For each, whether forgetting a closed interval leaves it: it doesn't touch it."""
+    return [span.t_start_ns > t_end_ns or span.t_end_ns < t_start_ns for span in spans]
+
+
+def digest_of(state: bytes) -> bytes:
+    """The digest of a bank whose state says it all: 16 bytes, none for an empty state."""
+    return hashlib.blake2b(state, digest_size=16).digest() if state else b""
 
 
 class Reader(Protocol):

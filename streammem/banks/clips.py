@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streammem.banks.base import Question, Recall
+from streammem.banks.base import Question, Recall, digest_of, outside
 from streammem.banks.clip_questions import ClipQuestions, OpenClip
 from streammem.banks.compressors import Compressor, open_compressor
 from streammem.banks.segmentation import CosineSegmenter, Segmenter, SurpriseRule, SurpriseSegmenter, decode_state
@@ -204,7 +204,7 @@ class ClipsBank(ClipQuestions):
         held = self._open.get(stream)
         if held is None:
             return 0
-        kept = [frame.t_start_ns > t_end_ns or frame.t_end_ns < t_start_ns for frame in held.frames]
+        kept = outside(held.frames, t_start_ns, t_end_ns)
         held.segmenter.keep(kept)
         held.frames = [frame for keep, frame in zip(kept, held.frames, strict=True) if keep]
         if not held.frames:
@@ -212,8 +212,7 @@ class ClipsBank(ClipQuestions):
         return kept.count(False)
 
     def digest(self, stream: str) -> bytes:
-        state = self.state(stream)
-        return hashlib.blake2b(state, digest_size=16).digest() if state else b""
+        return digest_of(self.state(stream))
 
     def questions(self) -> Mapping[str, Question]:
         return {"clips": self._clips, "select": self._select, "view": self._view, "snapshot": self._snapshot}

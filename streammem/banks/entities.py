@@ -21,13 +21,12 @@ must not depend on which stream was replayed first after a restart.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from streammem.banks.base import Question, Recall
+from streammem.banks.base import Question, Recall, digest_of
 from streammem.banks.entity_questions import Questions
 from streammem.banks.history import Episode, History, Run, Statement, cut, sight
 from streammem.config import EntitiesConfig
@@ -375,5 +374,4 @@ class EntitiesBank:
         return gone
 
     def digest(self, stream: str) -> bytes:
-        state = self.state(stream)
-        return hashlib.blake2b(state, digest_size=16).digest() if state else b""
+        return digest_of(self.state(stream))

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streammem.banks.base import Between, Question, Reader, Recall
+from streammem.banks.base import Between, Question, Reader, Recall, digest_of, outside
 from streammem.banks.contiguity import Contiguous, recall_with_neighbours
 from streammem.banks.segmentation import SurpriseRule, SurpriseSegmenter, decode_state
 from streammem.banks.summaries import medoids, merged_labels, merged_texts, unit_mean
@@ -220,7 +220,7 @@ class EventsBank:
         held = self._open.get(stream)
         if held is None:
             return 0
-        kept = [member.t_start_ns > t_end_ns or member.t_end_ns < t_start_ns for member in held.members]
+        kept = outside(held.members, t_start_ns, t_end_ns)
         held.segmenter.keep([keep for keep, member in zip(kept, held.members, strict=True) if member.vector])
         held.members = [member for keep, member in zip(kept, held.members, strict=True) if keep]
         if not held.members:
@@ -228,8 +228,7 @@ class EventsBank:
         return kept.count(False)
 
     def digest(self, stream: str) -> bytes:
-        state = self.state(stream)
-        return hashlib.blake2b(state, digest_size=16).digest() if state else b""
+        return digest_of(self.state(stream))
 
     # questions
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import msgspec
 
-from streammem.banks.base import Question, Reader, Recall
+from streammem.banks.base import Question, Reader, Recall, outside
 from streammem.errors import CorruptData
 from streammem.model import Record
 from streammem.storage.open_part import ROW_OVERHEAD
@@ -107,7 +108,7 @@ class ShortTermBank:
         ring = self._rings.get(stream)
         if not ring:
             return 0
-        kept = [record for record in ring if record.t_start_ns > t_end_ns or record.t_end_ns < t_start_ns]
+        kept = list(compress(ring, outside(ring, t_start_ns, t_end_ns)))
         gone = len(ring) - len(kept)
         del self._rings[stream], self._sizes[stream]
         for record in kept:

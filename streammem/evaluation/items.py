@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from streammem.errors import InputError
+from streammem.errors import AnnotationError
 
 LARGEST = 1 << 30
 """Bytes of an annotation file; OVO-Bench's has 3 MB, NExT-QA's captions 4."""
@@ -51,10 +51,6 @@ def shuffled(item: Item, seed: int) -> Item:
     order = list(range(len(item.options)))
     random.Random(f"{seed}/{item.benchmark}/{item.id}").shuffle(order)
     return replace(item, options=tuple(item.options[i] for i in order), answer=order.index(item.answer))
-
-
-class AnnotationError(InputError):
-    """An annotation file that is missing or isn't what its benchmark publishes."""
 
 
 def read_json(path: Path, how: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streammem.errors import QueryError
+from streammem.errors import ConfigError, QueryError
 
 SHARPNESS = 0.1
 """Temperature of the attention in the training-free pass 2; IXC2.5-OL's own retrieval uses the same number."""
@@ -63,10 +63,17 @@ class Compressor(Protocol):
 
 
 class TrainingFree:
-    """Pass 2, question and score without weights. A substitute: it mixes and compares, it has learned nothing."""
+    """Pass 2, question and score without weights. A substitute: it mixes and compares, it has learned nothing.
+
+    ``slots``: P, slots a frame. Raises ConfigError for fewer than 1 or more than 1024."""
 
     longest = 504
     """Clips in pass 2: what a context of 32,768 tokens holds at 65 a clip, so that all compressors have one ceiling."""
+
+    def __init__(self, slots: int = 4) -> None:
+        if not 1 <= slots <= 1024:
+            raise ConfigError(f"{slots} slots a frame", hint="1 to 1024; 4 is IXC2.5-OL's")
+        self.slots = slots
 
     def accepts(self, count: int, width: int) -> bool:
         return count > 0 and width > 0

@@ -13,7 +13,6 @@ import hashlib
 import numpy as np
 
 from streammem.banks.compressors.base import Compressed, TrainingFree, unit
-from streammem.errors import ConfigError
 
 SPARE = 4
 """Tokens a frame keeps for the second stage, as a multiple of the budget: matching costs their square."""
@@ -23,11 +22,6 @@ class MergeCompressor(TrainingFree):
     """``slots``: P, slots a frame on average; a clip distributes them as it needs."""
 
     name = "merge"
-
-    def __init__(self, slots: int = 4) -> None:
-        if not 1 <= slots <= 1024:
-            raise ConfigError(f"{slots} slots a frame", hint="1 to 1024; 4 is IXC2.5-OL's")
-        self.slots = slots
 
     @property
     def identity(self) -> str:

@@ -12,18 +12,12 @@ import numpy as np
 
 from streammem.banks.compressors.base import Compressed, TrainingFree
 from streammem.banks.compressors.grid import cells
-from streammem.errors import ConfigError
 
 
 class PoolCompressor(TrainingFree):
     """``slots``: P, slots a frame: a square number for square grids."""
 
     name = "pool"
-
-    def __init__(self, slots: int = 4) -> None:
-        if not 1 <= slots <= 1024:
-            raise ConfigError(f"{slots} slots a frame", hint="1 to 1024; 4 is IXC2.5-OL's")
-        self.slots = slots
 
     @property
     def identity(self) -> str:

@@ -121,12 +121,6 @@ def test_statistics_of_a_picture(noise: np.ndarray) -> None:
     assert black["brightness"] == 0
 
 
-def test_change_gate() -> None:
-    a, b = np.zeros((60, 80, 3), np.uint8), np.full((60, 80, 3), 100, np.uint8)
-    assert stats.change(stats.gray16(a), stats.gray16(a)) == 0
-    assert stats.change(stats.gray16(a), stats.gray16(b)) == pytest.approx(100, abs=1)
-
-
 def _faces(cache: Path) -> FaceFinder:
     finder = FaceFinder(cache=cache)
     try:
