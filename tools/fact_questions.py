@@ -2,6 +2,7 @@
 
     python tools/fact_questions.py dev
     python tools/fact_questions.py held
+    python tools/fact_questions.py loose|fresh
     python tools/fact_questions.py others --memories DIR [--planted]
 
 ``others`` asks the 325 questions of ``queries.yaml``, which are about pictures, of the memories that
@@ -32,7 +33,7 @@ FILE = REPOSITORY / "tests" / "data" / "fact_questions.yaml"
 
 
 def load(split: str) -> list[dict[str, Any]]:
-    """Entries of ``dev`` or ``held``: ``q``, ``shape``, ``of`` and where given ``to``."""
+    """Entries of ``dev``, ``held``, ``loose`` or ``fresh``: ``q``, ``shape``, ``of`` and where given ``to``."""
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))[split]
     return found
 
@@ -150,7 +151,7 @@ def others(memories: Path, *, planted: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("dev", "held", "others"))
+    parser.add_argument("what", choices=("dev", "held", "loose", "fresh", "others"))
     parser.add_argument("--memories", type=Path, help="a folder of memories by source, as eval_recall.py --work makes")
     parser.add_argument("--planted", action="store_true")
     given = parser.parse_args(arguments)

@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
 
+from streammem.recall.asking_patterns import PATTERNS, Shape, compiled
 from streammem.recall.noun_phrases import Thing, thing_of
 from streammem.recall.query import clean, fold
 from streammem.recall.when import without_times
-
-Shape = Literal[
-    "appear", "leave", "back", "seen", "stay", "gone", "often", "count", "most", "where", "last", "near", "changed",
-    "route", "first", "final", "which", "names", "still", "during", "together", "room",
-]  # fmt: skip
 
 BANKS: dict[Shape, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -66,8 +60,8 @@ def read_asked(question: str) -> Asked | None:
     if _WORDS.search(rest):
         return None
     first = rest.partition(" ")[0]
-    for opens, shape, pattern, event in _PATTERNS:
-        match = _compiled(pattern).match(rest) if first in opens else None
+    for opens, shape, pattern, event in PATTERNS:
+        match = compiled(pattern).match(rest) if first in opens else None
         if match is None:
             continue
         asked = _asked(shape, match, event, timed)
@@ -101,280 +95,20 @@ def _plain(text: str) -> str:
         text = text.replace(short, long)
     text = " ".join(re.sub(r"[?!.;:]+(?=\s|$)", " ", text).split()).strip(" ,")
     text = _POLITE.sub("", text).strip(" ,")
-    return re.sub(r"\s(?:please|exactly|actually|then|today|so far|at all)$", "", text)
+    text = re.sub(r"\s(?:please|exactly|actually|then|today|so far|at all|by any chance)$", "", text)
+    text = _FILLER.sub("", re.sub(r"^(?:so|well|and|ok|hey)\s", "", text))
+    text = re.sub(r"^(when|where|who|what) (?:is|was) it (?:that )?(?=\S+ \S)", r"\1 ", text)
+    topic = _TOPIC.match(text)
+    if topic is not None:  # "person 3, when did he leave"
+        text = f"{topic['ask']} {topic['x']}{topic['rest']}"
+    late = re.match(r"^(?P<rest>.+) (?P<ask>when|where)$", text)  # "the dog came back when?"
+    return f"{late['ask']} {late['rest']}" if late is not None else text
 
 
-_AUX = r"(?:do|does|did|is|are|was|were|has|have|had|will|would|can|could)"
-_WHEN = (
-    r"(?:when|(?:at |around )?(?:what|which) (?:time|times|moment|moments|point|second|minute|hour)"
-    rf"(?: in time)?)(?: (?:{_AUX}))?"
-)
-_YOU = r"(?:you|we|i|one|anyone|the camera|the robot)"
-_SEE = r"(?:see|saw|seen|spot|spotted|notice|noticed|observe|observed|meet|met)"
-_IN = (
-    r"(?: (?:in|into|from|out of|of|on) (?:the |this )?(?:picture|view|video|scene|frame|camera|screen|room|image|"
-    r"footage|clip|house|building|shot|street)| here| there| with us)?"
-)
-_IN_ONE = r"(?:(?:in|into) (?:the )?(?:picture|view|scene|frame|room)|(?:visible|present|there|here|around|in view))"
-_APPEAR = (
-    rf"(?:(?:first )?(?:appear(?:s|ed|ing)?|show(?:s|ed)? up|enter(?:s|ed)?(?: the \w+)?|arriv(?:e|es|ed)|"
-    rf"c[oa]me(?:s)?(?: in| into view| along)?|turn(?:s|ed)? up|emerge(?:s|d)?|get here|got here)|"
-    rf"(?:first|initially) (?:{_SEE}|there|visible)|{_SEE} (?:first|for the first time)){_IN}(?: "
-    r"first| for the first time)?"
-)
-_LEAVE = (
-    r"(?:(?:leave|leaves|left|disappear(?:s|ed)?|vanish(?:es|ed)?|depart(?:s|ed)?|exit(?:s|ed)?|"
-    r"(?:go|goes|went|walk(?:s|ed)?|run|runs|ran|drive|drives|drove) (?:away|out|off|out of (?:view|sight))|"
-    r"get lost|got lost|gone missing|go missing|went missing)(?: the \w+)?" + _IN + ")"
-)
-_BACK = (
-    r"(?:(?:c[oa]me(?:s)?|g[eo]t(?:s)?|walk(?:s|ed)?|been|is|was|be|turn(?:ed)? up|go|went) back(?: again| in)?|"
-    r"return(?:s|ed)?|re-?appear(?:s|ed)?|re-?enter(?:s|ed)?|(?:show(?:s|ed)? up|turn(?:s|ed)? up|appear(?:s|ed)?|"
-    rf"(?:{_SEE}|there|visible|c[oa]me|found|back)(?: in)?) again|re-?found|back)" + _IN
-)
-_SEEN = (
-    rf"(?:{_SEE}|{_IN_ONE}|on (?:the )?screen|pass(?:es|ed)?(?: by| through)?|(?:walk|drive|go|run|"
-    r"ride)(?:s|ed)? (?:by|past)|"
-    rf"(?:went|drove|came|ran|rode) (?:by|past))" + _IN
-)
-_STAY = (
-    r"(?:stay(?:s|ed)?|remain(?:s|ed)?|last(?:s|ed)?|wait(?:s|ed)?|stand|stood|sit|sat|park(?:ed)"
-    r"?|hang around|hung around|"
-    r"linger(?:s|ed)?|keep still|spend|spent|be|been)"
-)
-_GONE = r"(?:gone|away|missing|absent|lost|hidden|out of (?:view|sight)|not (?:there|visible|seen))"
-_MOVE = r"(?:mov(?:e|es|ed)|been moved|chang(?:e|es|ed)(?: place)?)"
-_LONG = r"(?:for )?how (?:long|much time|many (?:seconds|minutes|hours))"
-_MANY = r"(?:how (?:often|many times|frequently)|the number of times)"
-_NUMBER = r"(?:how many|count(?: up)?(?: all)?(?: the)?|(?:what is |what was )?the (?:number|count) of|number of)"
-_ALL = r"(?:different|distinct|separate|unique|individual)"
-_TAIL = (
-    rf"(?: (?:{_AUX}|you|we|i|ever|{_SEE}|there|here|visible|in|all|total|altogether|be|been|pass|"
-    r"passed|past|by|went|"
-    r"came|come|the|picture|video|room|scene|view|frame|appear|appeared|walked|walk|drove|show|"
-    r"showed|up|track|tracked|"
-    r"know|remember|count|mainly|involved|filmed|recorded|captured|that|film|clip|house|street|overall|go|around))*"
-)
-_ONCE = (
-    r"(?:at once|at the same time|simultaneously|together|at (?:any )?one time|at a time|in parallel|at any (?:one )?"
-    r"(?:time|moment)|all at once)"
-)
-_NEAR = r"(?:right |just )?(?:near|next to|close to|beside|besides|nearby|by|around|in the vicinity of|alongside)"
-_SOME = (
-    r"(?:who|what|(?:which|what) (?:things?|tracks?|objects?|persons?|people|ones?)|anything|"
-    r"anybody|anyone|something|"
-    r"which one)"
-)
-_FROM = r"(?:(?: it)? from (?P<a>.+?))?"
-
-
-_WHO = "who what which"
-_WHO_ANY = f"{_WHO} anything anybody anyone something"
-_WHERE = "where in to which what"
-_TIME = "when at around what which"
-_NUMBER_OF = "how for count the number at what which maximum largest"
-_DO = "take bring lead guide navigate can could find locate show give get"
-_AUX_FIRST = "do does did is are was were has have had will would can could"
-_ANY = f"{_WHO} where show find give the a shortest best way route path list name"
-"""First words of a question, by which its patterns are chosen: the others aren't even compiled (0.4 ms each)."""
-
-
-def _p(opens: str, shape: Shape, pattern: str, event: str = "appear") -> tuple[frozenset[str], Shape, str, str]:
-    return frozenset(opens.split()), shape, f"^{pattern}$", event
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
-
-
-_PATTERNS = (
-    # in order: which of two, routes and rooms before plain "where" and "what"
-    _p(
-        _WHO,
-        "first",
-        rf"(?:which|what|who)(?: one| of (?:them|these|the two))? {_APPEAR}(?: first)?,? (?P<x>.+?) or "
-        r"(?P<y>.+)",
-    ),
-    _p(
-        _AUX_FIRST,
-        "first",
-        rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?",
-    ),
-    _p(
-        _AUX_FIRST,
-        "final",
-        rf"(?:{_AUX}) (?P<x>.+?) (?:{_APPEAR}|{_SEEN}) (?:after|later than) (?P<y>.+?)(?: (?:{_AUX}))?",
-    ),
-    _p(
-        _AUX_FIRST,
-        "first",
-        rf"(?:{_AUX}) (?P<x>.+?) {_LEAVE} (?:before|earlier than) (?P<y>.+?)(?: (?:{_AUX}))?",
-        "leave",
-    ),
-    _p(
-        _WHO,
-        "first",
-        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
-        rf"(?:{_APPEAR}|{_SEEN})",
-    ),
-    _p(
-        _WHO,
-        "first",
-        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?first(?: one| person| thing)? to "
-        rf"{_LEAVE}",
-        "leave",
-    ),
-    _p(
-        _WHO,
-        "final",
-        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
-        rf"{_LEAVE}",
-        "leave",
-    ),
-    _p(
-        _WHO,
-        "final",
-        rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:the )?last(?: one| person| thing)? to "
-        rf"(?:{_APPEAR}|{_SEEN})",
-    ),
-    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) first"),
-    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} first", "leave"),
-    _p(_WHO, "final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_LEAVE} last", "leave"),
-    _p(_WHO, "final", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? (?:{_APPEAR}|{_SEEN}) last"),
-    _p(_WHO, "first", rf"(?P<who>who|what|which \w+|what \w+)(?: {_AUX})? {_APPEAR}(?<=first)"),
-    _p(
-        _NUMBER_OF,
-        "route",
-        rf"(?:how (?:do|can|could|would|should) {_YOU} (?:get|go|walk|drive|come)|how to get){_FROM} "
-        r"(?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
-    ),
-    _p(
-        _ANY,
-        "route",
-        r"(?:(?:what|which|where) is |show (?:me )?|find (?:me )?|give me )?(?:the |a )?(?:shortest |"
-        rf"best )?(?:way|route|path){_FROM} (?:to|into) (?P<to>.+?)(?: from (?P<b>.+))?",
-    ),
-    _p(_WHO, "route", rf"(?:which|what) way is it{_FROM} to (?P<to>.+)"),
-    _p(_NUMBER_OF, "route", rf"how far is (?:it|the way){_FROM} to (?P<to>.+)"),
-    _p(_DO, "route", r"(?:take|bring|lead|guide|navigate) (?:me |us )?to (?P<to>.+)"),
-    _p(
-        _WHO,
-        "changed",
-        r"(?:what|which things?|what things?)(?: is| has| have| was| were)?(?: been)? (?:chang(?:e|ed|"
-        r"es)|different|new|mov(?:ed|es)|moved around|changed place)(?: here| there)?(?: since| from| "
-        r"until)?",
-    ),
-    _p(
-        _AUX_FIRST,
-        "changed",
-        r"(?:did|has|have|is|was) (?:anything|something|things|any thing)(?: been)? (?:chang(?:e|ed)|"
-        r"different|new|mov(?:e|ed))(?: here| there)?(?: since| from)?",
-    ),
-    _p(
-        _AUX_FIRST,
-        "together",
-        rf"(?:were|was|are|is|did|do)(?: {_YOU})?(?: ever)?(?: see| notice)? (?P<x>.+?) and (?P<y>.+?) "
-        rf"(?:ever )?(?:{_IN_ONE} )?(?:{_ONCE}|meet|met)",
-    ),
-    _p(
-        _NUMBER_OF,
-        "most",
-        r"(?:at most |(?:what|which) (?:is|was) )?(?:the )?(?:maximum|largest|highest|greatest|"
-        rf"biggest)(?: number| count)? of (?P<x>.+?){_TAIL}(?: {_ONCE})?",
-    ),
-    _p(_NUMBER_OF, "most", rf"at (?:most|the most) how many (?P<x>.+?){_TAIL}(?: {_ONCE})?"),
-    _p(_NUMBER_OF, "most", rf"{_NUMBER} (?P<x>.+?){_TAIL} {_ONCE}"),
-    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_BACK}", "back"),
-    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_LEAVE}", "leave"),
-    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) {_MOVE}", "move"),
-    _p(_NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
-    _p(
-        _NUMBER_OF, "often", rf"{_MANY}(?: {_AUX})? (?P<x>.+?) (?:{_APPEAR}|{_SEEN}|come by|came by|visit(?:ed)?|there)"
-    ),
-    _p(_NUMBER_OF, "gone", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) {_GONE}{_IN}"),
-    _p(_NUMBER_OF, "stay", rf"{_LONG}(?: {_AUX})? {_YOU} {_SEE} (?P<x>.+?)"),
-    _p(_NUMBER_OF, "stay", rf"{_LONG}(?: {_AUX})? (?P<x>.+?) (?:{_STAY}(?: around)?{_IN}|(?:{_STAY} )?{_SEEN})"),
-    _p(_NUMBER_OF, "count", rf"{_NUMBER}(?: {_ALL})? (?P<x>.+?){_TAIL}"),
-    _p(_TIME, "back", rf"{_WHEN} (?P<x>.+?) {_BACK}"),
-    _p(_AUX_FIRST, "back", rf"(?:did|has|have|does) (?P<x>.+?) (?:ever |since )?{_BACK}(?: since| yet)?"),
-    _p(_TIME, "last", rf"{_WHEN} {_YOU} last {_SEE} (?P<x>.+?)"),
-    _p(_TIME, "last", rf"{_WHEN} (?P<x>.+?) last (?:{_SEE}|{_IN_ONE}|appear(?:ed)?)"),
-    _p(_TIME, "last", rf"{_WHEN} (?P<x>.+?) (?:{_SEE}|{_IN_ONE}) (?:last|for the last time)"),
-    _p(_TIME, "last", rf"{_WHEN} the last time (?:that )?{_YOU} {_SEE} (?P<x>.+?)"),
-    _p(_TIME, "last", rf"{_WHEN} the last time (?:that )?(?P<x>.+?) (?:{_AUX}) (?:{_SEE}|{_IN_ONE})"),
-    _p(
-        _WHO,
-        "last",
-        rf"(?:what is|what was) the last time (?:that )?(?:{_YOU} {_SEE} (?P<x>.+?)|(?P<y>.+?) "
-        rf"(?:{_AUX}) (?:{_SEE}|{_IN_ONE}))",
-    ),
-    _p(_TIME, "leave", rf"{_WHEN} (?P<x>.+?) {_LEAVE}"),
-    _p(_TIME, "appear", rf"{_WHEN} {_YOU} first {_SEE} (?P<x>.+?)"),
-    _p(_TIME, "appear", rf"{_WHEN} (?P<x>.+?) {_APPEAR}"),
-    _p(_TIME, "seen", rf"{_WHEN}(?: there| {_YOU} {_SEE}) (?P<x>.+?)"),
-    _p(_TIME, "seen", rf"{_WHEN} (?P<x>.+?) {_SEEN}"),
-    _p(_WHO_ANY, "near", rf"{_SOME}(?: is| was| were| are| lies| lay| stands| stood)?(?: there)? {_NEAR} (?P<x>.+)"),
-    _p(
-        _WHERE,
-        "where",
-        rf"(?:in |to )?(?:which|what) (?:room|place|part of the \w+)(?: {_AUX}) (?:{_YOU} (?:last )"
-        rf"?{_SEE} )?(?P<x>.+?)(?: in| now| last| {_SEE})*",
-    ),
-    _p(
-        _WHERE,
-        "where",
-        rf"where(?: {_AUX})? {_YOU} (?:last |see |have |had |to )*(?:leave|left|put|place|placed|lose|"
-        rf"lost|forget|forgot|find|{_SEE}|get) (?P<x>.+?)(?: last)?",
-    ),
-    _p(
-        _WHERE,
-        "where",
-        rf"where(?: {_AUX})? (?P<x>.+?)(?: (?:last|now|{_SEE}|be|been|go|gone|went|left|put|placed|are|"
-        r"is|was|located|kept|lying))*",
-    ),
-    _p(
-        _AUX_FIRST,
-        "where",
-        rf"(?:have|did) {_YOU} (?:seen|found|see) (?P<x>(?:my|our) .+?)(?: anywhere| somewhere| lately)?",
-    ),
-    _p(_DO, "where", r"(?:(?:can|could) you )?(?:find|locate) (?P<x>(?:my|our) .+?)"),
-    _p(
-        _AUX_FIRST,
-        "still",
-        rf"(?:is|are) (?P<x>.+?) still (?:{_IN_ONE}|(?:in|on|at|under|near) (?:the |my )?(?P<to>.+?))"
-        r"(?: now)?",
-    ),
-    _p(
-        _AUX_FIRST,
-        "still",
-        r"(?:is|are|has|have) (?P<x>.+?) (?:gone|left|away|missing|still there|there now|here now)(?: "
-        r"now| already)?",
-    ),
-    _p(
-        _ANY,
-        "names",
-        r"(?:(?:which|what) (?:tracks?|things|objects|entities)(?: (?:are|were|do|did|have))? "
-        r"(?:there|known|you (?:know|follow(?:ed)?|track(?:ed)?|remember|see|seen)|tracked|followed)|"
-        r"(?:list|show(?: me)?|name)(?: all)?(?: of)?(?: the)? (?:tracks|things|objects|entities))",
-    ),
-    _p(_WHO, "during", rf"(?P<who>who|what|which (?P<x>\w+)|what (?P<y>\w+)) (?:is|was|were|are) {_IN_ONE}"),
-    _p(
-        _WHO,
-        "room",
-        r"(?:what|(?:which|what) (?:things|objects))(?: (?:is|are|was|were|lies))?(?: (?:do|did|can|"
-        rf"could) {_YOU} (?:see|find))?(?: there)? (?:in|inside) (?P<to>.+)",
-    ),
-    _p(_WHO, "which", r"(?:which|what) (?:track|object|thing|person|one) (?:is|was|are|were) (?P<x>.+)"),
-    _p(
-        _WHO,
-        "which",
-        r"(?P<x>(?:who|which person|which people)(?: (?:is|was|are|were))? (?:wear(?:s|ing)?|wore|"
-        r"dressed|in) .+)",
-    ),
-    _p(_DO, "which", r"(?:show|find|give|get)(?: me)? (?P<x>.+)"),
-    _p(_AUX_FIRST, "which", r"(?:is|are|was|were) there(?: ever)? (?P<y>.+)"),
-    _p(_AUX_FIRST, "which", rf"(?:did|have|do|has|can|could) {_YOU}(?: ever)? {_SEE} (?P<y>.+)"),
+_FILLER = re.compile(r"\b(?:damn|bloody|freaking|stupid|again that|just|really|ever so|kind of|probably|maybe) ")
+_TOPIC = re.compile(
+    r"^(?P<x>[^,]{2,60}), (?P<ask>(?:when|where|how long|how often|how many times)"
+    r"(?: (?:do|does|did|is|are|was|were|has|have))?) (?:he|she|it|they)\b(?P<rest>.*)$"
 )
 
 
@@ -388,6 +122,8 @@ def _asked(shape: Shape, match: re.Match[str], event: str, timed: bool) -> Asked
         thing = thing_of(words)
         if thing is None:
             return None
+        if len(thing.words) == 1 and thing.words[0].isdigit() and not thing.extra:
+            thing = Thing(thing.text, track=thing.words[0])  # "when did 5 and 6 meet": only tracks are called so
         things.append(thing)
     goal = found.get("to") or ""
     if goal and (goal_thing := thing_of(goal)) is not None:

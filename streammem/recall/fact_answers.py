@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from streammem.clock import format_duration
-from streammem.recall.asking import Asked, Shape
+from streammem.recall.asking import Asked
+from streammem.recall.asking_patterns import Shape
 from streammem.recall.fact_counts import count, names_of, often, ordered, together, which_first
 from streammem.recall.fact_places import PLACES
 from streammem.recall.fact_proofs import (

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from streammem.model import AnswerStatus, Evidence
-from streammem.recall.asking import Asked, Shape
+from streammem.recall.asking import Asked
+from streammem.recall.asking_patterns import Shape
 from streammem.recall.fact_proofs import capital, proofs_of, sure_of
 from streammem.recall.fact_sources import Banks, Known, narrow
 from streammem.recall.facts import FOUND, Proof, Say, Told
@@ -385,8 +386,8 @@ def _room(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
             Proof("spatial", ready.stream, ready.t_start_ns, ready.t_end_ns, one["score"], one["label"], ready=ready)
         )
     if not parts and plan.t_min_ns is not None and plan.t_max_ns is not None:
-        span = {"t_start_ns": plan.t_min_ns, "t_end_ns": plan.t_max_ns}
-        told = banks.ask("entities", "changes_between", **span, attribute="place", limit=1000)
+        lo, hi = plan.t_min_ns, plan.t_max_ns
+        told = banks.ask("entities", "changes_between", t_start_ns=lo, t_end_ns=hi, attribute="place", limit=1000)
         for fact in (told or {"facts": ()})["facts"]:
             if fact["status"] == "active" and str(fact["value"]).casefold() == asked.to:
                 parts.append(f"{say.name(fact['entity'])} ({say.at(fact['t_last_ns'], fact['stream'])})")
