@@ -4,24 +4,27 @@
 
 For every size and window: our call on the mapped file (``ours``), against faiss's fp16 list scanner called by hand,
 faiss's ``IndexScalarQuantizer`` (with an id-range selector where there is a window), NumPy in chunks, and the time to
-read the bytes once (``bytes``: a sum of 64-bit words), all on one thread. The contestants take turns, so that a
-disturbed second hits all of them. ``ratio`` is our median over the fastest bare scan's median. ``recall`` compares rows
-with the float64 answer over all rows of the window.
+read the bytes once (``bytes``: a sum of 64-bit words), all on one thread, and a LanceDB table of the same float16 rows
+without an index, where that is installed (``lancedb``; a filter on the row number is its window). The contestants take
+turns, so that a disturbed second hits all of them. ``ratio`` is our median over the fastest bare scan's median.
+``recall`` compares rows with the float64 answer over all rows of the window.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANCE_CPU_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import faiss  # noqa: E402
@@ -91,6 +94,26 @@ def numpy_scan(array: np.ndarray, k: int) -> Callable[[np.ndarray, int, int], np
     return search
 
 
+def lance_table(array: np.ndarray, k: int, folder: str) -> Callable[[np.ndarray, int, int], np.ndarray] | None:
+    """LanceDB's exact search over all rows, or over those that a prefilter leaves; None where it isn't installed."""
+    if importlib.util.find_spec("lancedb") is None:
+        return None
+    import lancedb
+    import pyarrow
+
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(array.reshape(-1)), array.shape[1])
+    columns = {"row": pyarrow.array(np.arange(len(array))), "vector": vectors}
+    table: Any = lancedb.connect(folder).create_table("vectors", pyarrow.table(columns))
+
+    def search(query: np.ndarray, lo: int, hi: int) -> np.ndarray:
+        asked = table.search(query, vector_column_name="vector").distance_type("dot")
+        if (lo, hi) != (0, len(array)):
+            asked = asked.where(f"row >= {lo} AND row < {hi}", prefilter=True)
+        return asked.limit(k).select(["row", "_distance"]).to_arrow()["row"].to_numpy()
+
+    return search
+
+
 def measure(path: Path, array: np.ndarray, k: int, repeats: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     file = VectorFile(path)
@@ -102,11 +125,14 @@ def measure(path: Path, array: np.ndarray, k: int, repeats: int, seed: int) -> l
         "faiss_index": faiss_index(array, k),
         "numpy": numpy_scan(array, k),
     }
+    lance = lance_table(array, k, str(path) + ".lance")
+    if lance is not None:
+        contestants["lancedb"] = lance
     results = []
     for share in (1.0, 0.1, 0.01):
         width = max(k + 1, int(rows * share))
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        right = 0
+        right = {name: 0 for name in ("ours", "lancedb") if name in contestants}
         for turn in range(repeats + 2):
             lo = int(rng.integers(0, rows - width + 1))
             near = array[int(rng.integers(0, rows))].astype(np.float32)
@@ -114,15 +140,15 @@ def measure(path: Path, array: np.ndarray, k: int, repeats: int, seed: int) -> l
             # In a new order every time: the first to read a window pays for fetching it into the cache.
             for name in rng.permutation(list(contestants)).tolist():
                 search = contestants[name]
-                if name == "numpy" and turn > 6:
+                if name in ("numpy", "lancedb") and turn > 6:
                     continue  # 20 times slower than the rest: a handful is enough
                 start = time.perf_counter()
                 found = search(query, lo, lo + width)
                 if turn >= 2:  # the first two touch the pages
                     seconds[name].append(time.perf_counter() - start)
-                if name == "ours" and turn < 5:
+                if name in right and turn < 5:
                     wanted = exact_rows(array[lo : lo + width], query, k) + lo
-                    right += len(set(found.tolist()) & set(wanted.tolist()))
+                    right[name] += len(set(found.tolist()) & set(wanted.tolist()))
         p50 = {name: float(np.median(values)) * 1e3 for name, values in seconds.items()}
         p99 = {name: float(np.percentile(values, 99)) * 1e3 for name, values in seconds.items()}
         fastest = min(("faiss_scanner", "faiss_index", "numpy"), key=lambda name: p50[name])
@@ -137,7 +163,8 @@ def measure(path: Path, array: np.ndarray, k: int, repeats: int, seed: int) -> l
                 "p99_ms": {name: round(value, 3) for name, value in p99.items()},
                 "fastest_bare_scan": fastest,
                 "ratio": round(p50["ours"] / p50[fastest], 3),
-                "recall": right / (5 * k),
+                "recall": right["ours"] / (5 * k),
+                "recall_lancedb": right["lancedb"] / (5 * k) if "lancedb" in right else None,
             }
         )
     file.close()
@@ -221,7 +248,12 @@ def main(arguments: list[str], as_json: bool = False) -> int:
             path.unlink()
     document = {
         "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": 1},
-        "versions": {"faiss": faiss.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "faiss": faiss.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "lancedb": version("lancedb") if importlib.util.find_spec("lancedb") else "not installed: left out",
+        },
         "open_and_first_search_ms": first,
         "results": results,
         "approximate": indexed,
@@ -235,12 +267,15 @@ def report(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_document(document)
         return
-    print(f"{'rows':>9} {'window':>7} {'ours ms':>8} {'bare':>8} {'bytes':>8} {'numpy':>8} {'ratio':>6} {'recall':>6}")
+    names = ("ours ms", "bare", "bytes", "numpy", "lancedb")
+    print(f"{'rows':>9} {'window':>7} {''.join(f'{name:>8} ' for name in names)}{'ratio':>6} {'recall':>6}")
     for row in document["results"]:
         ms = row["p50_ms"]
+        lance = f"{ms['lancedb']:>8.1f}" if "lancedb" in ms else f"{'none':>8}"
         print(
             f"{row['rows']:>9,} {row['window']:>7.0%} {ms['ours']:>8.2f} {ms[row['fastest_bare_scan']]:>8.2f} "
-            f"{ms['bytes']:>8.2f} {ms['numpy']:>8.1f} {row['ratio']:>6.2f} {row['recall']:>6.2f}"
+            f"{ms['bytes']:>8.2f} {ms['numpy']:>8.1f} {lance} {row['ratio']:>6.2f} {row['recall']:>6.2f}"
         )
+    print(f"lancedb: {document['versions']['lancedb']}")
     for row in document["approximate"]:
         print("approximate index:", ", ".join(f"{name} {value}" for name, value in row.items()))
