@@ -112,9 +112,12 @@ class DenserWatch:
         spaces = {block.space for block in self._memory.blocks("moments", [period.stream], None)} - {None}
         if suite.space_id not in spaces:
             return Deeper(period, (), 0, 0, f"the memory's space is {', '.join(map(str, spaces)) or 'none'}")
-        frames = self._revisit.frames_of(period.stream, period.t_start_ns, period.t_end_ns, fps, limit)
+        # More than will be watched: those that the memory looked at already are left out before the limit is.
+        frames = self._revisit.frames_of(period.stream, period.t_start_ns, period.t_end_ns, fps, 2 * limit)
         if frames is None:
             return Deeper(period, (), 0, 0, "the source isn't there any more, or is another file now")
+        looked = self._looked(period, suite.space_id)
+        frames = evenly_chosen([frame for frame in frames if frame.capture_ns not in looked], limit)
         beside = self._open(info)
         new = [f for f in frames if not beside.has(period.stream, SESSION, f.capture_ns // 1000)]
         with ThreadPoolExecutor(self._config.perception.threads, thread_name_prefix="deepen") as pool:
@@ -122,6 +125,12 @@ class DenserWatch:
         beside.write(made)
         ids = [_number(period.stream, frame) for frame in frames]
         return Deeper(period, tuple(ids), len(new), len(frames) - len(new))
+
+    def _looked(self, period: Period, space: str) -> set[int]:
+        """Instants of which the memory has a vector itself: there is nothing to add."""
+        span = (period.t_start_ns, period.t_end_ns)
+        blocks = [b for b in self._memory.blocks("moments", [period.stream], span) if b.space == space]
+        return {int(t) for block in blocks for t in np.asarray(block.t_start_ns)}
 
     def _encoders(self) -> Any:
         if self._suite is None:

@@ -46,6 +46,8 @@ BEST = 3
 """Periods of the first localisation; each brings its two neighbours (VideoLucy, sec. 2.2)."""
 FRAMES = 32
 """Frames of one deeper look, at most: about three seconds of encoding on two cores."""
+TRIED = 4
+"""Frames of the first deeper look where time is limited."""
 DENSER = 4.0
 """How much denser a deeper look is than the memory, at most."""
 FASTEST = 8.0
@@ -120,6 +122,8 @@ class EmbeddedAgents:
     """No model. ``captioner`` describes a stretch where a question asks what happened, not for a thing."""
 
     captioner: ComposedCaptioner = field(default_factory=ComposedCaptioner)
+    frame_s: float = 0.0
+    """What watching one frame took the last time, in seconds; 0 before the first."""
 
     # -- plan
 
@@ -311,14 +315,14 @@ class EmbeddedAgents:
 
     def instruct(self, task: Task, period: Period, state: State, context: Context, purse: Purse) -> Wish:
         """Four times as dense as the memory is there, around its best row where the whole period would be too much."""
-        rows = [
-            record.t_start_ns
-            for record in moments_of(context.view, period.stream, (period.t_start_ns, period.t_end_ns))  # type: ignore[arg-type]
-        ]
         length = (period.t_end_ns - period.t_start_ns + 1) / 1e9
-        have = max(len(rows), 1) / length
+        have = max(density(context.view, period), 1 / length)
         fps = min(FASTEST, DENSER * have, float(context.options.get("fps", FASTEST)))
         limit = int(min(FRAMES, purse.left("frames")))
+        left = purse.left("seconds")
+        if left < float("inf"):
+            # Half of what is left is for answering; how long a frame takes here is tried out on a few.
+            limit = min(limit, max(1, int(left / 2 / self.frame_s)) if self.frame_s else TRIED)
         inside = period
         if length * fps > limit:
             # Half as long at twice the density sees more of a short event than the whole at the memory's own rate.
@@ -343,8 +347,11 @@ class EmbeddedAgents:
     def deepen(self, task: Task, period: Period, wish: Wish, context: Context, purse: Purse) -> Done:
         if context.deepener is None:
             return Done((), "nothing here can look again", gone=True)
+        begun = purse.tick().seconds
         deeper = context.deepener.deepen(wish.period, wish.fps, limit=wish.limit)
         purse.pay(frames=deeper.decoded)
+        if deeper.decoded:
+            self.frame_s = (purse.tick().seconds - begun) / deeper.decoded
         if deeper.gone:
             return Done((), f"gone: {deeper.gone}", gone=True)
         return Done(deeper.evidence, f"{deeper.decoded} frames watched, {deeper.reused} known from before")
@@ -359,6 +366,17 @@ class EmbeddedAgents:
     def finish(self, answer: Answer, spent: Spent) -> Answer:
         cost = Cost(round(spent.seconds, 4), spent.records, spent.calls, spent.tokens)
         return msgspec.structs.replace(answer, cost=cost)
+
+
+def density(view: View, period: Period) -> float:
+    """Looks a second in a period, by the usual distance of its looks and of those next to it: a period of three looks
+    may hold two or four by where it begins, and a rate beside the looks' own grid looks twice at the same."""
+    around = period.t_end_ns - period.t_start_ns + 1
+    span = (period.t_start_ns - around, period.t_end_ns + around)
+    starts = [record.t_start_ns for record in moments_of(view, period.stream, span)]  # type: ignore[arg-type]
+    gaps = np.diff(np.array(starts, np.int64))
+    gaps = gaps[gaps > 0]
+    return 1e9 / float(np.median(gaps)) if len(gaps) else len(starts) * 1e9 / (3 * around)
 
 
 def _attempt_of(answer: Answer, *, looked: bool = True, why: str = "") -> Attempt:

@@ -8,8 +8,9 @@ another process can go on from. *How* to look, to choose and to answer is the ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streammem.model import Answer
 from streammem.reason.agents import Agents, Attempt
@@ -79,6 +80,8 @@ class _Run:
         self.name, self.agents, self.task, self.context = name, agents, task, context
         self.purse, self.state, self.log = purse, state, log
         self.best: Attempt | None = None
+        self._attempt_s = 0.0
+        """The longest attempt to answer so far: what a further one has to be expected to take."""
 
     def go(self) -> Reasoned:
         task, log = self.task, self.log
@@ -90,7 +93,7 @@ class _Run:
             return self._end(self.agents.nothing(task, f"the time that is asked about {what}"), "gate")
         if short := self.purse.exhausted("seconds", "records"):
             return self._end(self.agents.nothing(task, f"the budget allows no {short}"), "budget", short)
-        first = self.agents.look_over(task, plan, self.context, self.purse)
+        first = self._timed(self.agents.look_over, task, plan, self.context, self.purse)
         self.best = first
         log.add("coarse", "the whole memory, as it is", (), first.evidence, self._say(first))
         self._remember(first)
@@ -101,9 +104,9 @@ class _Run:
         stage = self._rounds(plan)
         if stage == "loop":
             return self._end(self.best.answer, "loop")
-        short = self.purse.exhausted("seconds", "records", "calls", "tokens", "frames")
+        short = self.purse.exhausted("seconds", "records", "calls", "tokens", "frames") or self._late()
         if not short:
-            last = self.agents.force(task, plan, self.context, self.purse, self.state)
+            last = self._timed(self.agents.force, task, plan, self.context, self.purse, self.state)
             log.add("force", "nothing convinced", (), last.evidence, self._say(last))
             self._take(last)
         cut = bool(short) and bool(self.state.candidates)
@@ -111,7 +114,8 @@ class _Run:
 
     def _rounds(self, plan: Plan) -> Stage:
         state, purse = self.state, self.purse
-        while state.candidates and not purse.exhausted("rounds", "seconds", "records", "calls", "tokens", "frames"):
+        names = ("rounds", "seconds", "records", "calls", "tokens", "frames")
+        while state.candidates and not purse.exhausted(*names) and not self._late():
             period = state.candidates.pop(0)
             if any(period.overlaps(seen) for seen in state.visited):
                 continue  # visited periods are really removed
@@ -122,7 +126,7 @@ class _Run:
             purse.pay(rounds=1)
             self.log.add("deepen", wish.why, (period,), done.evidence, done.outcome)
             if done.evidence or not done.gone:
-                attempt = self.agents.attempt(self.task, plan, self.context, purse, state)
+                attempt = self._timed(self.agents.attempt, self.task, plan, self.context, purse, state)
                 self._take(attempt)
                 self.log.add("answer", f"after round {state.round}", (), attempt.evidence, self._say(attempt))
             self._save()
@@ -131,6 +135,16 @@ class _Run:
             if not state.candidates and not purse.exhausted("rounds"):
                 state.candidates = self._localise(plan)
         return "forced"
+
+    def _timed(self, attempt: Callable[..., Attempt], *arguments: Any) -> Attempt:
+        begun = self.purse.tick().seconds
+        made = attempt(*arguments)
+        self._attempt_s = max(self._attempt_s, self.purse.tick().seconds - begun)
+        return made
+
+    def _late(self) -> str:
+        """``seconds`` where less is left than two attempts took: a round begun now would end beyond the budget."""
+        return "seconds" if self.purse.left("seconds") < 2 * self._attempt_s else ""
 
     def _localise(self, plan: Plan) -> list[Period]:
         """Several periods with their neighbours, visited ones removed, a fifth of them outside the asked range."""
