@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,15 @@ def parse_days(text: str) -> tuple[int, ...]:
     return tuple(days)
 
 
-def run_life(seed: int, names: Sequence[str], days: Sequence[int], setting: Setting) -> list[LifeResult]:
-    """Every agent on one life; it is drawn once for all. Raises InputError, SourceError."""
+def run_life(
+    seed: int,
+    names: Sequence[str],
+    days: Sequence[int],
+    setting: Setting,
+    keep: Callable[[LifeResult], None] = lambda result: None,
+) -> list[LifeResult]:
+    """Every agent on one life; it is drawn once for all. ``keep`` gets each agent's result whenever it was asked.
+    Raises InputError, SourceError."""
     agents = [make_agent(name) for name in names]
     source = HomeSource(f"{setting.scene(seed)}&days={max(days)}", fps=1000.0)
     life = source.life
@@ -102,6 +110,7 @@ def run_life(seed: int, names: Sequence[str], days: Sequence[int], setting: Sett
             for agent, result, seconds in zip(agents, results, watched, strict=True):
                 result.askings.append(_ask_all(agent, short, asked, setting))
                 result.askings[-1].watch_s = seconds
+                keep(result)
     for agent in agents:
         if isinstance(agent, MemoryAgent):
             agent.close()
@@ -148,9 +157,9 @@ def run(
         began = time.perf_counter()
         kept = {name: _load(out, seed, name, {**asdict(setting), "days": list(days)}) for name in names}
         missing = [name for name in names if kept[name] is None]
-        for result in run_life(seed, missing, days, setting) if missing else []:
-            kept[result.agent] = result
-            save(_path(out, seed, result.agent), json.dumps(asdict(result), indent=1))
+        if missing:
+            for result in run_life(seed, missing, days, setting, partial(_keep, out)):
+                kept[result.agent] = result
         results += [one for one in kept.values() if one is not None]
         if told is not None:
             told(seed, time.perf_counter() - began)
@@ -158,6 +167,10 @@ def run(
     save(out / "lives.json", json.dumps(report, indent=1))
     save(out / "lives.md", markdown(report))
     return report
+
+
+def _keep(out: Path, result: LifeResult) -> None:
+    save(_path(out, result.seed, result.agent), json.dumps(asdict(result), indent=1))
 
 
 def _path(out: Path, seed: int, name: str) -> Path:
@@ -171,7 +184,9 @@ def _load(out: Path, seed: int, name: str, setting: dict[str, Any]) -> LifeResul
         result = LifeResult(**raw)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # not there, or cut off by a kill: it is run again
-    return result if result.setting == setting and result.version == _VERSION else None
+    # What was stopped between two askings is lived again: an agent can't take up a memory in the middle.
+    whole = len(result.askings) == len(setting["days"])
+    return result if whole and result.setting == setting and result.version == _VERSION else None
 
 
 def summary(results: Sequence[LifeResult], setting: Setting) -> dict[str, Any]:
