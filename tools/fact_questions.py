@@ -2,7 +2,7 @@
 
     python tools/fact_questions.py dev
     python tools/fact_questions.py held
-    python tools/fact_questions.py loose|fresh
+    python tools/fact_questions.py loose|fresh|final
     python tools/fact_questions.py others --memories DIR [--planted]
 
 ``others`` asks the 325 questions of ``queries.yaml``, which are about pictures, of the memories that
@@ -151,7 +151,7 @@ def others(memories: Path, *, planted: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("dev", "held", "loose", "fresh", "others"))
+    parser.add_argument("what", choices=("dev", "held", "loose", "fresh", "final", "others"))
     parser.add_argument("--memories", type=Path, help="a folder of memories by source, as eval_recall.py --work makes")
     parser.add_argument("--planted", action="store_true")
     given = parser.parse_args(arguments)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from streammem.recall.asking_cues import read_cues
 from streammem.recall.asking_patterns import PATTERNS, Shape, compiled
 from streammem.recall.noun_phrases import Thing, thing_of
 from streammem.recall.query import clean, fold
@@ -67,6 +68,10 @@ def read_asked(question: str) -> Asked | None:
         asked = _asked(shape, match, event, timed)
         if asked is not None:
             return asked
+    loose = read_cues(rest)
+    if loose is not None and not loose[1].generic:
+        shape, thing, event = loose
+        return Asked(shape, (thing,), event=event)
     return _bare(rest)
 
 

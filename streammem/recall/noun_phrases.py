@@ -36,7 +36,7 @@ _NOT_NOUNS = frozenset(
     under up down off out through across along against between among during about as if so it he she they we you i me
     him them us there here ever never again first last second third next other same only just also very too
     picture video scene film clip view recording footage image camera screen frame moment time times
-    place happening put puts hold holds take takes see seen""".split()
+    place happening taken filmed put puts hold holds take takes see seen""".split()
 )
 """Words that no name of a thing holds: with one of them it is a clause, and those are searched for."""
 _NOUNS_IN_ING = frozenset(
