@@ -23,19 +23,17 @@ from nav.habitat_day import HabitatDay, open_day
 from nav.habitat_drive import tour
 from nav.habitat_env import HabitatEnv, HabitatSettings, load_habitat, open_habitat
 from nav.source import detections
-from perception.frames import AudioChunk, Frame, Health, Sensed, SourceInfo
-from perception.identity import stream_id, text_hash
-from perception.sampling import FixedRate
+from nav.stepped import SteppedSource
+from perception.frames import Frame, Sensed
 from streammem.config import PerceptionConfig
 from streammem.errors import SourceError, SourceNotFound
 
-_VERSION = 1
 _KNOWN = ("places", "seed", "size", "labels", "gpu", "dataset", "episode", "split", "day")
 
 
-class HabitatSource:
-    """A ``perception.frames.Source``. Frame ``index`` is the step. Raises ModelUnavailable where habitat-sim isn't
-    installed, SourceError that names a wrong option, SourceNotFound for a scene that isn't there."""
+class HabitatSource(SteppedSource):
+    """Raises ModelUnavailable where habitat-sim isn't installed, SourceError that names a wrong option, SourceNotFound
+    for a scene that isn't there."""
 
     def __init__(self, text: str, *, fps: float = 1.0) -> None:
         scene, _, query = text.partition("?")
@@ -53,55 +51,9 @@ class HabitatSource:
         self._gpu, self.labels = _whole(given, "gpu", -1, -1, 64), bool(_whole(given, "labels", 0, 0, 1))
         self.camera = _camera(given.get("size", "480x640"))
         self.clock = DayClock(day=_whole(given, "day", 0, 0, 10_000))
-        self.sampling = FixedRate(fps)
-        self.health = Health()
         self._poses = self._plan()
-        content = text_hash(f"{_VERSION}\0{text}")
-        self._info = SourceInfo(
-            text=f"habitat:{text}",
-            kind="habitat",
-            stream=stream_id(f"habitat-{Path(scene).stem}-{self._episode or self._seed}", content),
-            content_hash=content,
-            clock="wall",
-            width=self.camera.width,
-            height=self.camera.height,
-            fps=self.clock.steps_daily / (16 * 3600),
-            duration_ns=self._media_ns(len(self._poses)),
-            codec="simulated",
-        )
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    def frames(self, start_ns: int = 0, sampling: FixedRate | None = None) -> Iterator[Frame]:
-        """Chosen frames at or after ``start_ns`` of media time (zero at the first frame)."""
-        chosen, last = sampling or self.sampling, -1
-        wanted = []
-        for step in range(len(self._poses)):
-            point = chosen.index(self._media_ns(step))
-            if point > last:
-                last = point
-                if self._media_ns(step) >= start_ns:
-                    wanted.append(step)
-        return self._draw(wanted)
-
-    def audio(self, start_ns: int = 0) -> Iterator[AudioChunk] | None:
-        return None
-
-    def look_again(self, t_start_ns: int, t_end_ns: int, fps: float) -> list[Frame]:
-        """By media time; drawn in a simulator of its own."""
-        inside = [s for s in range(len(self._poses)) if t_start_ns <= self._media_ns(s) <= t_end_ns]
-        showing = max((s for s in range(len(self._poses)) if self._media_ns(s) <= t_start_ns), default=0)
-        chosen = FixedRate(fps)
-        first_of = {chosen.index(self._media_ns(step)): step for step in reversed(inside or [showing])}
-        return list(self._draw(sorted(first_of.values())))
-
-    def close(self) -> None:
-        """Nothing is held open: each run of frames closes its own simulator."""
-
-    def _media_ns(self, step: int) -> int:
-        return self.clock.capture_ns(step) - self.clock.capture_ns(0)
+        name = f"habitat-{Path(scene).stem}-{self._episode or self._seed}"
+        super().__init__("habitat", text, name, count=len(self._poses), camera=self.camera, clock=self.clock, fps=fps)
 
     def _plan(self) -> list[AgentPose]:
         if self._episode:
@@ -126,7 +78,6 @@ class HabitatSource:
         return open_day(data, self._episode, scenes=self._dataset, camera=self.camera, draw=draw, clock=self.clock)
 
     def _draw(self, steps: list[int]) -> Iterator[Frame]:
-        # Opened by the thread that draws.
         if self._episode:
             day = self._open_day()
             try:

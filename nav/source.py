@@ -25,21 +25,18 @@ from nav.homes.experience import Experience
 from nav.homes.layout import make_home
 from nav.homes.life import MOST_DAYS, make_life
 from nav.homes.simulation import HomeSimulation
-from perception.frames import AudioChunk, Frame, Health, Sensed, SourceInfo
-from perception.identity import stream_id, text_hash
-from perception.sampling import FixedRate
+from nav.stepped import SteppedSource
+from perception.frames import Frame, Sensed
 from streammem.config import PerceptionConfig
 from streammem.errors import SourceError
 from streammem.model import Detection, StateFact
 
-_VERSION = 1
 LEAST_COVERAGE = 0.001
 """Share of the picture from which a thing is labelled: what the benchmark calls visible."""
 
 
-class HomeSource:
-    """A ``perception.frames.Source``. Frame ``index`` is the step, whatever the sampling: frame index, observation
-    ``seq`` and experience frame are one number. Same text, same frames (pixels: on the same renderer)."""
+class HomeSource(SteppedSource):
+    """Same text, same frames (pixels: on the same renderer)."""
 
     def __init__(self, text: str, *, fps: float = 1.0) -> None:
         """Raises SourceError that names the wrong option."""
@@ -62,66 +59,17 @@ class HomeSource:
         home = make_home(seed, rooms=rooms or None)
         self.life = make_life(home, days, number, interactions=count or None, clock=clock)
         self.experience: Experience = self.life.days[0] if days == 1 else self.life.whole
-        self.camera = CameraSpec(width, height)
-        self.sampling = FixedRate(fps)
-        self.health = Health()
-        content = text_hash(f"{_VERSION}\0{text}")
-        day_ns = self._media_ns(len(self.experience.frames))
-        self._info = SourceInfo(
-            text=f"mujoco:{text}",
-            kind="mujoco",
-            stream=stream_id(f"home-{seed}-{number}", content),
-            content_hash=content,
-            clock="wall",
-            width=width,
-            height=height,
-            fps=clock.steps_daily / (16 * 3600),
-            duration_ns=day_ns,
-            codec="simulated",
+        super().__init__(
+            "mujoco",
+            text,
+            f"home-{seed}-{number}",
+            count=len(self.experience.frames),
+            camera=CameraSpec(width, height),
+            clock=self.experience.clock,
+            fps=fps,
         )
 
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    def frames(self, start_ns: int = 0, sampling: FixedRate | None = None) -> Iterator[Frame]:
-        """Chosen frames at or after ``start_ns`` of media time (zero at the first frame)."""
-        chosen, last = sampling or self.sampling, -1
-        wanted: list[int] = []
-        for step in range(len(self.experience.frames)):
-            point = chosen.index(self._media_ns(step))
-            if point > last:
-                last = point
-                if self._media_ns(step) >= start_ns:
-                    wanted.append(step)
-        return self._draw(wanted)
-
-    def audio(self, start_ns: int = 0) -> Iterator[AudioChunk] | None:
-        return None
-
-    def look_again(self, t_start_ns: int, t_end_ns: int, fps: float) -> list[Frame]:
-        """By media time. Draws in a context of its own: safe beside a running :meth:`frames`."""
-        count, chosen, last = len(self.experience.frames), FixedRate(fps), -1
-        showing = max((s for s in range(count) if self._media_ns(s) <= t_start_ns), default=0)
-        wanted: list[int] = []
-        for step in range(showing, count):
-            if self._media_ns(step) > t_end_ns and wanted:
-                break
-            point = chosen.index(self._media_ns(step))
-            if point > last or not wanted:
-                last = point
-                wanted.append(step)
-        return list(self._draw(wanted))
-
-    def close(self) -> None:
-        """Nothing is held open: each run of frames closes its own renderer."""
-
-    def _media_ns(self, step: int) -> int:
-        clock = self.experience.clock
-        return clock.capture_ns(step) - clock.capture_ns(0)
-
     def _draw(self, steps: list[int]) -> Iterator[Frame]:
-        # Opened by the thread that draws: an OpenGL context belongs to it.
         env = self._environment()
         try:
             for record in self.experience.replay(env, steps):
