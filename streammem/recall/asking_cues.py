@@ -27,8 +27,10 @@ _FUNCTION = frozenset(
     again over very about around check whether if wonder roughly exactly exact find found else while lying given during
     ask please passed between moments""".split()
 )
-_LONG = r"\b(?:how long|how many (?:seconds|minutes|hours)|for long|total time|how much time|"
+_LONG = (
+    r"\b(?:how long|how many (?:seconds|minutes|hours)|for long|total time|how much time|"
     r"duration(?: of the (?:visit|stay))?)\b"
+)
 _AWAY = r"\b(?:gone|away|missing|absent)\b"
 _MANY = r"\b(?:how many|number|more than \w+|fewer than \w+)\b"
 _ONCE = r"\b(?:at once|at the same time|together|simultaneously|at a time)\b"
