@@ -7,7 +7,8 @@ compared with a threshold is what an answer compares, the highest score of a sig
 
 *evidence*: the threshold is the lowest score that at most 5 % of questions about absent things reach, one-sided and
 with 95 % confidence (Clopper and Pearson, Biometrika 1934), and at most 5 % of single words for things that can't be in
-a recording (animals on a robot's table, vehicles in a living room; 60 a recording, drawn with a seed). Thresholds are
+a recording (animals on a robot's table, vehicles in a living room; 60 a recording, drawn with a seed), and at most 5 %
+of false claims about things that are there ("does the bottle explode?"). Thresholds are
 tried from the highest down until one fails, which needs no correction for many tries (fixed sequence testing:
 Angelopoulos et al., "Learn then Test", 2021). *text*, *speech*: every development question is asked of words that were
 read or heard in other recordings. Held-out questions aren't looked at: ``eval_recall.py --split test`` does.
@@ -23,13 +24,14 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 for folder in (REPOSITORY, REPOSITORY / "tools"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from eval_recall import SLACK_S, TOP, memories_of  # noqa: E402
+from eval_recall import NAMES, SLACK_S, TOP, memories_of  # noqa: E402
 
 from perception.encoders import vocabulary  # noqa: E402
 from perception.encoders.calibration import FILE  # noqa: E402
@@ -57,6 +59,14 @@ NEVER = {
     "car": ("animal", "musical instrument", "clothing", "fruit", "furniture"),
     "bikes": ("reptile", "fish", "insect", "musical instrument", "vegetable", "cat", "dog"),
 }
+# Never true of anything in the recordings.
+FALSE_CLAIMS = (
+    "does the {} explode?",
+    "when does the {} melt?",
+    "an inflatable {}",
+    "a burning {}",
+    "a {} made of glass",
+)
 # Words must cover at least this much whatever the negatives say: half a question is another question.
 LEAST_COVERAGE = 0.6
 
@@ -70,6 +80,12 @@ def never_words(source: str) -> list[str]:
     never = {int(c) for kind in NEVER[source] for c in words[kind]}
     fitting = sorted(word for word, classes in words.items() if {int(c) for c in classes} <= never)
     return random.Random(SEED).sample(fitting, min(WORDS_EACH, len(fitting)))
+
+
+def near_misses() -> list[tuple[str, str]]:
+    """(source, question) that say something false of a thing that is there: nothing explodes in any recording."""
+    names: dict[str, list[str]] = yaml.safe_load(NAMES.read_text("utf-8"))["dev"]
+    return [(source, asked.format(name)) for source, of in names.items() for name in of for asked in FALSE_CLAIMS]
 
 
 def best(query: str, memory: Memory, name: str, question: Question | None = None) -> Row:
@@ -90,12 +106,14 @@ def upper_bound(passed: int, of: int) -> float:
     return 1.0 if passed >= of else float(beta.ppf(CONFIDENCE, passed + 1, of - passed))
 
 
-def controlled(absent: Sequence[float], words: Sequence[float]) -> float:
-    """The lowest threshold at which the bound for absent questions and the share of impossible words keep to RISK."""
+def controlled(absent: Sequence[float], *others: Sequence[float]) -> float:
+    """The lowest threshold at which the bound for absent questions keeps to RISK, and the share of every other group
+    of negatives, each for itself: an easy group must not hide a hard one."""
     level = float("inf")
-    for level in sorted({*absent, *words}, reverse=True):
-        gone, odd = np.asarray(absent) >= level, np.asarray(words) >= level
-        if upper_bound(int(gone.sum()), len(gone)) > RISK or odd.mean() > RISK:
+    for level in sorted({*absent, *(score for group in others for score in group)}, reverse=True):
+        gone = np.asarray(absent) >= level
+        shares = [float((np.asarray(group) >= level).mean()) for group in others]
+        if upper_bound(int(gone.sum()), len(gone)) > RISK or max(shares) > RISK:
             break
     # Just above the first score that is too low.
     return round(level + 1e-4, 4)
@@ -159,15 +177,17 @@ def main() -> None:
         absent = [best(q.query, memories[q.source.name], "evidence") for q in dev.absent]
         words = [best(w, memories[s], "evidence")[0] for s in NEVER if s in memories for w in never_words(s)]
         gone = [score for score, _ in absent]
-        thresholds.append(controlled(gone, words))
-        negatives = len(gone) + len(words)
+        near = [best(asked, memories[s], "evidence")[0] for s, asked in near_misses() if s in memories]
+        thresholds.append(controlled(gone, words, near))
+        negatives = len(gone) + len(words) + len(near)
         name = "with boxes" if detector else "plain"
         for level in (thresholds[-1] - 1, thresholds[-1], thresholds[-1] + 1):
             passed = sum(score >= level for score in gone)
             print(
                 f"evidence, {name}, at {level:5.2f}: present {sum(row[0] >= level for row in present)}/{len(present)},"
                 f" right {sum(row[1] for row in present if row[0] >= level)}; absent {passed}/{len(gone)}, bound"
-                f" {upper_bound(passed, len(gone)):.3f}; words {sum(w >= level for w in words)}/{len(words)}"
+                f" {upper_bound(passed, len(gone)):.3f}; words {sum(w >= level for w in words)}/{len(words)};"
+                f" near misses {sum(w >= level for w in near)}/{len(near)}"
             )
         if not detector:
             plain, kept = memories, (present, absent)
@@ -175,6 +195,8 @@ def main() -> None:
     scores, precision = curve([*present, *absent])
     threshold = max(thresholds)
     entries = [SignalCalibration("evidence", threshold, RISK, negatives, scores, precision)]
+    # Things that are there by the same measure, of which the question says more than can be checked.
+    entries.append(SignalCalibration("named", None, 1.0, negatives, supports=threshold))
     seen = [row[0] for row in (best(q.query, plain[q.source.name], "vision", q) for q in dev.present) if row[1]]
     # Vision alone can't tell absence; what 95 of 100 right moments reach at least resembles.
     level = float(np.quantile(seen, 0.05))

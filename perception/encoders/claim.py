@@ -79,13 +79,18 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Claim:
-    """``things`` all at once, in ``colours`` (numbers of the colour terms). ``soft``: content words that nothing
-    checks. ``blind``: words that name a thing which no vocabulary knows, and negations."""
+    """``things`` all at once, in ``colours`` (numbers of the colour terms that are no part of a thing's name).
+    ``soft``: content words that nothing checks. ``blind``: words that name a thing which no vocabulary knows, and
+    negations."""
 
     things: tuple[Thing, ...]
     colours: tuple[int, ...] = ()
     soft: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
+
+    @property
+    def negated(self) -> bool:
+        return any(_any_form(word, _NEGATIONS) for word in self.blind)
 
 
 def read_claim(phrase: str, function_words: frozenset[str]) -> Claim:
@@ -108,7 +113,8 @@ def read_claim(phrase: str, function_words: frozenset[str]) -> Claim:
             soft.append(token)
         else:
             blind.append(token)
-    return Claim(things, asked, tuple(soft), tuple(blind))
+    rest = " ".join(token for position, token in enumerate(tokens) if position not in used)
+    return Claim(things, colours.asked(rest), tuple(soft), tuple(blind))
 
 
 def _things(tokens: list[str], asked: tuple[int, ...]) -> tuple[Thing, ...]:

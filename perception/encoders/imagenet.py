@@ -126,7 +126,8 @@ class ImageNetSpace:
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
     ) -> dict[str, np.ndarray]:
         """Each signal by name, (n,) float32 a row: ``vision`` is what :meth:`score` gives, ``conse`` the plain
-        ConSE similarity, ``evidence`` the calibrated sign that it is really there (-inf where it can't know)."""
+        ConSE similarity, ``evidence`` the calibrated sign that it is really there (-inf where it can't know),
+        ``named`` that the things it names are, whatever else it says of them."""
         return ranking.signals(self._question(query), columns, statistics)
 
     def explain(self, query: str, columns: Mapping[str, Ragged]) -> list[str]:

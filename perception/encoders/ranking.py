@@ -143,17 +143,17 @@ def _by_vector(question: Question, columns: Mapping[str, Ragged], best: np.ndarr
 
 
 def signals(question: Question, columns: Mapping[str, Ragged], statistics: np.ndarray | None) -> dict[str, np.ndarray]:
-    """``vision``, ``conse`` and ``evidence`` a row, (n,) float32; -inf where a row has no class scores."""
+    """``vision``, ``conse``, ``evidence`` and ``named`` a row, (n,) float32; -inf where a row has no class scores."""
     classes, scores = columns.get("classes"), columns.get("scores")
     if classes is None or scores is None:
-        return {"vision": _nothing(columns), "conse": _nothing(columns), "evidence": _nothing(columns)}
+        return {name: _nothing(columns) for name in ("vision", "conse", "evidence", "named")}
     relevance = vision(question, columns, statistics)
     p = np.exp(scores.values.astype(np.float32))
     conse = sparse.weighted(classes.values, p, question.similarities) / np.maximum(p.sum(axis=1), 1e-6)
     return {
         "vision": relevance,
         "conse": sparse.best_of(conse, classes.offsets),
-        "evidence": evidence.score(question.claim, relevance, columns),
+        **evidence.score(question.claim, relevance, columns),
     }
 
 

