@@ -345,6 +345,10 @@ class Memory:
             given = checked(bank, question, function, {"streams": streams, **arguments})
             return msgspec.to_builtins(function(self, **given))
 
+    def knows(self, bank: str) -> bool:
+        """Whether a bank may hold anything; a reader needn't make it to tell."""
+        return self._engine.banks.knows(bank)
+
     def recent(self, stream: str) -> list[Record]:
         """The short-term memory of a stream, oldest first, thumbnails included."""
         with self._lock:

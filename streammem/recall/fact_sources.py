@@ -90,6 +90,7 @@ class Banks:
         self, view: object, streams: Sequence[str] | None, between: Between | None, end_ns: int | None = None
     ) -> None:
         self._query = getattr(view, "query", None)
+        self._knows = getattr(view, "knows", lambda bank: True)
         self.streams, self.between = streams, between
         self._end_ns = end_ns if end_ns is not None else -(2**63)
         self._tracks: list[dict[str, Any]] | None = None
@@ -100,7 +101,7 @@ class Banks:
 
     def ask(self, bank: str, question: str, *, stream: str | None = None, **arguments: Any) -> Any:
         """The answer of a bank, or None where it is off, or can't say. ``stream``: one that an answer named."""
-        if self._query is None:
+        if self._query is None or not self._knows(bank):
             return None
         try:
             return self._query(bank, question, streams=self.streams if stream is None else [stream], **arguments)

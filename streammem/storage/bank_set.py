@@ -66,6 +66,14 @@ class BankSet(Mapping[str, Any]):
                 self._feed(bank, lsn, record)
         return self._made[name]
 
+    def knows(self, name: str) -> bool:
+        """Whether a bank may hold anything: it is made, it saved a state, or the tail has what such banks live on.
+        Nothing is made for it."""
+        if name in self._made or any(self._store.bank_states.get(name, {}).values()):
+            return True
+        fed = _FED.get(name)
+        return name in self._makers and (any(map(fed, (record for _, record in self._tail))) if fed else True)
+
     def make_all(self) -> None:
         """Make those that aren't yet. One that a reader can't make here (its weights are elsewhere) is left out."""
         for name in list(self._makers):
@@ -99,6 +107,14 @@ class BankSet(Mapping[str, Any]):
             log.exception("the bank %s failed", bank.name)
             self._note(f"the bank {bank.name} failed on a moment of {record.stream!r}: {type(error).__name__}")
             return ()
+
+
+_FED: Mapping[str, Callable[[Record], bool]] = {
+    "tracks": lambda record: any(found.track for found in record.detections),
+    "entities": lambda record: bool(record.states or record.detections or record.texts),
+    "spatial": lambda record: record.pose is not None,
+}
+"""What a moment must have for a bank to keep anything of it; a bank that isn't named may keep any."""
 
 
 def settings_of(config: Config) -> bytes:
