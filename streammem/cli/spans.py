@@ -43,7 +43,7 @@ def check_streams(memory: Memory | Client, streams: Sequence[str] | None) -> Non
 
 def known_streams(memory: Memory | Client) -> list[str]:
     """Names of the streams that were described or written, sorted."""
-    return sorted({info.stream for info in memory.streams()} | {item.stream for item in memory.status().streams})
+    return sorted(info.stream for info in memory.streams())
 
 
 def the_clock(
