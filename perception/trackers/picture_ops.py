@@ -10,8 +10,10 @@ import numpy as np
 Refinement = Literal["none", "guided", "grabcut"]
 CUT = 0.35
 """Bhattacharyya distance of hue-saturation histograms above which a camera cut is assumed (the value of SeC)."""
-FLOOR = 0.10
-"""A refined mask with less IoU to the coarse one has left the object and is thrown away (HQTrack)."""
+FLOOR = 0.80
+"""A refined mask with less IoU to the coarse one is thrown away. HQTrack's floor is 0.10: its refinement is a network
+that may find more than the coarse mask had. An edge filter that changes so much has lost a thin part: with 0.10 the
+mean J of bmx-trees fell by 0.03, with 0.80 by 0.01, and the clips that gain keep it (their IoU is 0.84 to 0.97)."""
 
 
 def shrink(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -28,6 +28,9 @@ ABSENT = 0.4
 COLLAPSED_IOU, COLLAPSED_AREA = 0.5, 0.4
 """A mask that shrinks to this share of the last one, and whose estimated IoU is lower than this, is what is left
 behind by an object that went."""
+LEFT_LIKE, LEFT_AREA = 0.7, 0.6
+"""So is one that shrinks to this share and is less like every frame that is held than this cosine: 0.26 to 0.67 were
+seen of slivers of background, 0.9 of an object that is half covered."""
 SHARPEN = 2.0
 """Contrast that soft labels gain when they are written. Above 1 they drift less towards a blur."""
 MAP_CELLS = (15, 27)
@@ -272,8 +275,8 @@ class PropagationTracker:
 
     def _is_remainder(self, one: _Object, label: np.ndarray, iou: float, t: int) -> bool:
         """Whether what was found is a sliver of background that stayed when the object went: it is sure of itself, for
-        it hasn't changed. Either the mask collapsed and its labels don't find their way back, or it looks more like
-        what was around the object than like the object."""
+        it hasn't changed. The mask collapsed and its labels don't find their way back; or it shrank and is like nothing
+        that was seen of the object; or it looks more like what was around the object than like the object."""
         held = [record for _, record in one.memory.held().values() if record.visible]
         before = max(held, key=lambda record: record.t)
         area = float(label.mean())
@@ -282,7 +285,7 @@ class PropagationTracker:
         inside, _ = _described(self._cells[t].astype(np.float32), label)
         mine = max((cosine(inside, record.desc_obj) for record in held if record.desc_obj is not None), default=1.0)
         around = max((cosine(inside, record.desc_back) for record in held if record.desc_back is not None), default=0.0)
-        return mine < around
+        return mine < around or (mine < LEFT_LIKE and area < LEFT_AREA * before.area)
 
     def _predicted_iou(self, one: _Object, answer: Answer, label: np.ndarray, t: int) -> float:
         """An estimate of the mask's IoU: how sure the winners were, and whether the labels find their way back to the
