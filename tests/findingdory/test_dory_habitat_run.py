@@ -313,6 +313,7 @@ def test_the_source_walks_a_scene(habitat: Any, tmp_path: Path) -> None:
     assert [frame.index for frame in source.look_again(source._media_ns(5), source._media_ns(5), 1.0)] == [5]
 
 
+@pytest.mark.slow
 def test_the_source_plays_an_episode(root: Path, day: HabitatDay) -> None:
     from nav.habitat_source import HabitatSource
 

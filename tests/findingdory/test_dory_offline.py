@@ -212,7 +212,7 @@ def test_a_killed_run_goes_on(root: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert running.stdout is not None and running.stdout.readline() == b"watching\n"
     os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.communicate()
     assert not (out / "report.json").exists()
     kept = {path.name for path in (out / "episodes").glob("*.json")}
     assert kept == {"ep_4-oracle.json", "ep_4-random.json"}

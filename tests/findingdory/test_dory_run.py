@@ -241,7 +241,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     running = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(out)], stdout=subprocess.PIPE)
     assert running.stdout is not None and running.stdout.readline() == b"4\n"
     os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.communicate()
     kept = sorted(path.name for path in (out / "episodes").iterdir())
     assert kept == ["4-oracle.json", "4-random.json"] and not (out / "report.json").exists()
     before = (out / "episodes/4-oracle.json").stat().st_mtime_ns
@@ -258,6 +258,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert resumed == whole
 
 
+@pytest.mark.slow
 def test_a_model_through_the_command(tmp_path: Path) -> None:
     """``--agent llm --endpoint``: the day's diary goes over HTTP, the budget holds, bad replies are counted."""
     script = [
