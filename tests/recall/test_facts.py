@@ -194,6 +194,28 @@ def test_without_tracks_nothing_is_denied(tmp_path: Path) -> None:
         assert "Nothing was tracked here" in answer.text and "noon" not in answer.text
 
 
+def test_a_bank_that_holds_nothing_is_not_made_to_tell(tmp_path: Path) -> None:
+    with open_words(tmp_path) as memory:
+        memory.write(scene(["tree", "dog"], texts={1: "mug"}))
+        memory.seal()
+        memory.write(scene(["tree"], stream="other"))
+    questions = (
+        "where is the mug?",
+        "when did track 7 come back?",
+        "how do I get to the mug?",
+        "how many dogs were there?",
+    )
+    with streammem.memory.open(tmp_path, mode="read", spaces=lambda _: WordSpace()) as memory:
+        for question in questions:
+            memory.ask(question)
+        assert (memory.knows("tracks"), memory.knows("spatial"), memory.knows("entities")) == (False, False, True)
+        assert memory.query("tracks", "tracks") == [] and memory.knows("tracks"), "asked directly it is made"
+    with open_words(tmp_path) as memory:
+        memory.write(tracked({40: ["1"]}))
+    with streammem.memory.open(tmp_path, mode="read", spaces=lambda _: WordSpace()) as memory:
+        assert memory.knows("tracks") and "Track 1" in memory.ask("when did track 1 appear?").text
+
+
 def test_search_gives_what_is_known_before_what_resembles(street: Memory) -> None:
     found = street.search("the person in red", k=3)
     assert [(item.t_start_ns, item.why[0].signal) for item in found[:2]] == [(1 * S, "tracks"), (8 * S, "tracks")]
