@@ -119,6 +119,7 @@ class LocalModel:
             import transformers
         except ImportError as error:
             raise ModelUnavailable(f"a local model needs transformers: {error}", hint=INSTALL) from None
+        transformers.utils.logging.disable_progress_bar()  # stderr is the command's own
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         kind = transformers.AutoModelForImageTextToText if self._sees else transformers.AutoModelForCausalLM
         reader = transformers.AutoProcessor if self._sees else transformers.AutoTokenizer

@@ -85,7 +85,11 @@ class Talk:
     ) -> tuple[dict[str, Any] | None, str]:
         data = reply.data if reply.data is not None else read_object(reply.text, schema)
         if data is None and plain and not reply.text.lstrip().startswith(("{", "```")):
-            data = {plain: reply.text}
+            # Prose that the deadline or the limit of tokens ended is kept as far as its last sentence.
+            ends = max(reply.text.rfind(mark) for mark in ".!?。！？") + 1
+            if reply.finish == "length" and not ends:
+                return None, "it was cut off"
+            data = {plain: reply.text[:ends] if reply.finish == "length" else reply.text}
         if data is None:
             free = read_object(reply.text)
             wrong = problems(free, schema)[:3] if free is not None else ["it holds no JSON object"]

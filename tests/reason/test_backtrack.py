@@ -19,6 +19,7 @@ from streammem.memory import Memory  # noqa: E402
 from streammem.reason.base import (  # noqa: E402
     Budget,
     Context,
+    Deeper,
     Hypothesis,
     Period,
     Purse,
@@ -100,6 +101,25 @@ def test_the_budget_of_frames_holds_and_is_said(world: tuple[Memory, Script]) ->
     memory, script = world
     found = ask(memory, script, "a boat", budget="frames=12,rounds=100")
     assert found.spent.frames <= 12 and found.partial and found.why == "the budget of frames is spent"
+
+
+def test_the_budget_of_seconds_holds_where_frames_are_slow(world: tuple[Memory, Script]) -> None:
+    """A frame takes 0.2 s: a round that would end too late isn't begun."""
+    memory, script = world
+    now = [0.0]
+
+    class Slow:
+        view = property(lambda self: script.view)
+
+        def deepen(self, period: Period, fps: float, *, limit: int = 64) -> Deeper:
+            made = script.deepen(period, fps, limit=limit)
+            now[0] += 0.2 * made.decoded
+            return made
+
+    for seconds in (1.0, 3.0, 7.5):
+        context = Context(view=memory, deepener=Slow(), clock=lambda: now[0])
+        found = open_reasoner("embedded").reason(Task(question="a boat"), context, Budget(seconds=seconds, rounds=90))
+        assert found.spent.frames > 0 and found.spent.seconds <= seconds
 
 
 def test_it_goes_on_from_the_state_after_a_crash(world: tuple[Memory, Script]) -> None:

@@ -198,6 +198,7 @@ NO_CAPTIONS = [
     ("another object", '{"caption": "A man opens a door."}'),
     ("cut off", '{"description": "A man op'),
     ("nothing", ""),
+    ("the fence", "<<end 01eebbcc>> This is a shed."),
 ]
 
 
@@ -214,6 +215,15 @@ def test_what_is_no_caption_is_repaired_once_then_counted(memory: Memory, reply:
     assert run.captions == {} and isinstance(run.fault, ProtocolError)
     assert purse.spent.parse_failures == 3 == len(run.failed), "three clips in a row, then it isn't asked any more"
     assert len(server.asked) == 6 and "3 times in a row" in run.why
+
+
+def test_what_a_limit_cut_off_ends_at_its_last_sentence(memory: Memory) -> None:
+    with chat_server(says("A man opens the door. Then he wal", finish="length")) as server:
+        captions = captions_of(memory, server, CaptionStore(None))
+        assert captions.make(*clips(1)[0]).text == "A man opens the door."
+        server.script[:] = [says("A man op", finish="length")]
+        with pytest.raises(ProtocolError, match="cut off"):
+            captions.make(*clips(2)[1])
 
 
 def test_prose_is_a_caption_and_so_are_short_ones() -> None:
