@@ -3,6 +3,7 @@
     python tools/fact_questions.py dev
     python tools/fact_questions.py held
     python tools/fact_questions.py loose|fresh|final
+    python tools/fact_questions.py nextqa
     python tools/fact_questions.py others --memories DIR [--planted]
 
 ``others`` asks the 325 questions of ``queries.yaml``, which are about pictures, of the memories that
@@ -66,6 +67,25 @@ def score(split: str) -> int:
     shapes = ", ".join(f"{name} {good[name]}/{count}" for name, count in sorted(by_shape.items()))
     print(f"{split}: {len(entries) - wrong} of {len(entries)} read right ({1 - wrong / len(entries):.0%}): {shapes}")
     return wrong
+
+
+def nextqa() -> None:
+    """Real questions that nobody wrote for this: how many of each type of NExT-QA are read, and what those that don't
+    count (DC) are read as."""
+    import csv
+
+    from queries import data_root
+
+    asked: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    with (data_root() / "text" / "nextqa" / "questions.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            asked[row["type"]] += 1
+            if (found := read_asked(row["question"])) is not None:
+                read[row["type"]] += 1
+                if row["type"] != "DC":
+                    print(f"  {row['question']!r}: {told(found)}")
+    print(", ".join(f"{kind} {read[kind]}/{count}" for kind, count in sorted(asked.items())))
 
 
 class WithoutBanks:
@@ -151,11 +171,13 @@ def others(memories: Path, *, planted: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("dev", "held", "loose", "fresh", "final", "others"))
+    parser.add_argument("what", choices=("dev", "held", "loose", "fresh", "final", "nextqa", "others"))
     parser.add_argument("--memories", type=Path, help="a folder of memories by source, as eval_recall.py --work makes")
     parser.add_argument("--planted", action="store_true")
     given = parser.parse_args(arguments)
-    if given.what != "others":
+    if given.what == "nextqa":
+        nextqa()
+    elif given.what != "others":
         score(given.what)
     elif given.memories is None:
         parser.error("others needs --memories")
