@@ -196,7 +196,7 @@ def test_area_average_keeps_thin_things() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nonsense", "isn't understood"),
+        ("12;7", "isn't understood"),
         ("1,2,3", "isn't understood"),
         ("nan,2", "isn't understood"),
         ("gone.png", "no file gone.png"),

@@ -58,7 +58,7 @@ def test_nothing_and_nobody(place: Path, capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["watch", "clip.mp4", "--track", "the mug"], "isn't understood"),
+        (["watch", "clip.mp4", "--track", "12;7"], "isn't understood"),
         (["watch", "clip.mp4", "--track", "gone.png"], "there is no file gone.png"),
         (["watch", "clip.mp4", "--to", "tcp://127.0.0.1:1", "--track", "1,2"], "into a memory's directory"),
         (["eval", "tracking", "gone"], "no folder is here"),
