@@ -119,7 +119,7 @@ def test_the_budget_of_seconds_holds_where_frames_are_slow(world: tuple[Memory, 
     for seconds in (1.0, 3.0, 7.5):
         context = Context(view=memory, deepener=Slow(), clock=lambda: now[0])
         found = open_reasoner("embedded").reason(Task(question="a boat"), context, Budget(seconds=seconds, rounds=90))
-        assert found.spent.frames > 0 and found.spent.seconds <= seconds
+        assert found.spent.frames > 0 and found.spent.seconds <= seconds + 1e-9
 
 
 def test_it_goes_on_from_the_state_after_a_crash(world: tuple[Memory, Script]) -> None:
