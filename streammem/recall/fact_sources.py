@@ -73,7 +73,7 @@ class Known:
 
     @property
     def shown(self) -> str:
-        named = f"track {self.name}" if self.bank == "tracks" else self.name
+        named = f"track {self.name}" if self.bank == "tracks" and self.name.isdigit() else self.name
         return named if not self.kind or fold(self.kind) == fold(self.name) else f"{named} ({self.kind})"
 
     @property
