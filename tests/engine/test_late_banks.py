@@ -87,7 +87,7 @@ def test_asking_for_moments_imports_no_bank(tmp_path: Path) -> None:
         "print(sorted(name for name in sys.modules if name.startswith('streammem.banks.')))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "['streammem.banks.base']"
+    assert out.stdout.strip() == "['streammem.banks.arguments', 'streammem.banks.base']"
 
 
 def test_settings_that_a_newer_release_wrote_are_left_alone() -> None:
