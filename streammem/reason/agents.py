@@ -60,7 +60,8 @@ _RANK = {"not_seen": 0, "unsure": 1, "found": 2}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a deeper look is for: the question's instruction, a stretch inside the period, and how densely."""
+    """What a deeper look is for: the question's instruction, a stretch inside the period, and how densely. A ``limit``
+    of 0 says that there is no time for a frame."""
 
     period: Period
     why: str
@@ -322,7 +323,7 @@ class EmbeddedAgents:
         left = purse.left("seconds")
         if left < float("inf"):
             # Half of what is left is for answering; how long a frame takes here is tried out on a few.
-            limit = min(limit, max(1, int(left / 2 / self.frame_s)) if self.frame_s else TRIED)
+            limit = min(limit, int(left / 2 / self.frame_s) if self.frame_s else TRIED)
         inside = period
         if length * fps > limit:
             # Half as long at twice the density sees more of a short event than the whole at the memory's own rate.

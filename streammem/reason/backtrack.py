@@ -120,6 +120,10 @@ class _Run:
             if any(period.overlaps(seen) for seen in state.visited):
                 continue  # visited periods are really removed
             wish = self.agents.instruct(self.task, period, state, self.context, self.purse)
+            if wish.limit < 1:
+                state.candidates.insert(0, period)
+                self._attempt_s = float("inf")  # nothing more fits into the time
+                break
             done = self.agents.deepen(self.task, period, wish, self.context, self.purse)
             state.visited.append(period)
             state.round += 1
