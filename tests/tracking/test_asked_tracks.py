@@ -14,7 +14,7 @@ from perception.trackers.boxes import Boxes
 from perception.trackers.detecting import follow_detections
 from streammem.colours import TERMS
 from streammem.memory import Memory
-from streammem.model import Detection, Observation
+from streammem.model import Detection, Observation, show_id
 
 DATA = Path(os.environ.get("STREAMMEM_DATA", "/work/shared/data"))
 CLIP = DATA / "mot/TUD-Stadtmitte/TUD-Stadtmitte.mp4"
@@ -95,6 +95,12 @@ def test_a_followed_film_answers_by_colour_and_knows_that_it_looked(tmp_path: Pa
     with streammem.memory.open(tmp_path / "m") as memory:
         again = {t["track"]: t["colours"] for t in memory.query("tracks", "tracks")}
         assert again == {name: track["colours"] for name, track in tracks.items()}, "a restart keeps the colours"
+    from streammem.cli.main import run
+
+    place, number = str(tmp_path / "m"), show_id(told.evidence[0].frames[0].record_id)
+    assert run(["show", place, "--record", number, "-o", str(tmp_path / "one.png")]) == 0
+    assert (tmp_path / "one.png").stat().st_size > 1000
+    assert run(["show", place, "--record", "zz"]) == run(["show", place, "--record", "ff", "--at", "0:01"]) == 2
 
 
 def coloured(n: int, term: str, *, rows: int = 1, stats: dict[str, float] | None = None) -> Observation:
