@@ -70,9 +70,11 @@ class MiniLM:
         What is wrong with it is raised where it is used."""
 
         def work() -> None:
-            with contextlib.suppress(ModelUnavailable):
+            with contextlib.suppress(ModelUnavailable, ImportError):
                 _open(self._cache)
 
+        if not weights.prepared_folder(weights.MINILM, _RECIPE, cache=self._cache).is_dir():
+            return  # the conversion takes seconds: not for a command that may end with a word about a missing file
         # Not a daemon: a thread inside ONNX Runtime would crash an interpreter that goes down around it.
         threading.Thread(target=work, name="minilm").start()
 
