@@ -13,6 +13,7 @@ import msgspec
 from streammem.errors import InputError
 from streammem.evaluation.items import Item
 from streammem.evaluation.scorers import Given, Profile, Score, constant, recall_and_iou, score
+from streammem.reason.base import Budget
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +80,8 @@ class Row(msgspec.Struct, frozen=True):
     seconds_p50: float = 0.0
     seconds_p99: float = 0.0
     calls: float = 0.0
+    calls_p50: int = 0
+    calls_p99: int = 0
     records: float = 0.0
     failed: int = 0
     stages: dict[str, int] = {}
@@ -112,6 +115,7 @@ def report(
 
 def _row(name: str, items: Sequence[Item], entries: Sequence[Entry], scored: Score) -> Row:
     seconds = sorted(entry.seconds for entry in entries)
+    calls = sorted(float(entry.calls) for entry in entries)
     stages: dict[str, int] = defaultdict(int)
     for entry in entries:
         stages[entry.stage or "error"] += 1
@@ -127,12 +131,20 @@ def _row(name: str, items: Sequence[Item], entries: Sequence[Entry], scored: Sco
         seconds_p50=_at(seconds, 0.5),
         seconds_p99=_at(seconds, 0.99),
         calls=sum(entry.calls for entry in entries) / count,
+        calls_p50=int(_at(calls, 0.5)),
+        calls_p99=int(_at(calls, 0.99)),
         records=sum(entry.records for entry in entries) / count,
         failed=sum(bool(entry.error) for entry in entries),
         stages=dict(sorted(stages.items())),
         temporal=(mean[0], mean[1]) if mean is not None else None,
         notes=scored.notes,
     )
+
+
+def beyond(entries: Iterable[Entry], budget: Budget) -> int:
+    """How many answers cost more calls, tokens, frames or seconds than the budget allowed each of them."""
+    limits = {name: getattr(budget, name) for name in ("calls", "tokens", "frames", "seconds")}
+    return sum(any(most is not None and getattr(e, name) > most for name, most in limits.items()) for e in entries)
 
 
 def _at(values: Sequence[float], share: float) -> float:

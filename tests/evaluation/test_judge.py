@@ -18,9 +18,9 @@ from chat_server import Asked, Turn, chat_server, fails, replies, says  # noqa: 
 from streammem.errors import ServiceUnreachable  # noqa: E402
 from streammem.evaluation.items import Item  # noqa: E402
 from streammem.evaluation.judge import TEMPERATURE, Judge, judge_all, judged_score, to_last_stop  # noqa: E402
-from streammem.evaluation.log import Entry, Log  # noqa: E402
+from streammem.evaluation.log import Entry, Log, beyond  # noqa: E402
 from streammem.evaluation.scorers import Given, score  # noqa: E402
-from streammem.reason.base import Limits  # noqa: E402
+from streammem.reason.base import Budget, Limits  # noqa: E402
 from streammem.reason.models import Endpoint  # noqa: E402
 
 
@@ -135,6 +135,11 @@ def test_without_a_judge_the_words_are_compared_and_it_is_said() -> None:
     for profile in ("strict", "official"):
         found = score(ITEMS, answers, profile)  # type: ignore[arg-type]
         assert found.value == 0.25 and "not OpenEQA's score" in found.notes[0]
+
+
+def test_answers_beyond_their_budget_are_counted() -> None:
+    entries = [Entry("llm", "a", calls=3, seconds=1.0), Entry("llm", "b", calls=2, seconds=2.5), Entry("llm", "c")]
+    assert [beyond(entries, Budget.parse(text)) for text in ("calls=2", "calls=3,seconds=2", "tokens=0")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("official", [False, True])

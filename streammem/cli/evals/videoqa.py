@@ -108,6 +108,7 @@ def videoqa(
         out.document({**found, **({"judge": cost} if cost else {})})
     else:
         _show(rows, f"{title}, {len(items)} questions, {profile} score", out)
+        _costs(rows, log, budget, out)
         out.note(f"every question: {log.path}")
     return 0
 
@@ -263,6 +264,21 @@ def _find(folder: Path, video: str) -> Path | None:
     if Path(video).is_absolute() or ".." in Path(video).parts:
         return None
     return next((path for suffix in SUFFIXES if (path := folder / f"{video}{suffix}").exists()), None)
+
+
+def _costs(rows: Sequence[Row], log: Log, budget: str | None, out: Output) -> None:
+    """What an answer took, and whether all kept to the budget."""
+    from streammem.evaluation.log import beyond
+    from streammem.reason.base import Budget
+
+    for row in rows:
+        mine = [entry for (name, _), entry in log.entries.items() if name == row.strategy]
+        if not mine:
+            continue
+        text = f"{row.strategy}: seconds an answer p50 {row.seconds_p50:.3g}, p99 {row.seconds_p99:.3g}; calls p50 "
+        text += f"{row.calls_p50}, p99 {row.calls_p99}"
+        over = f"; {beyond(mine, Budget.parse(budget))} of {len(mine)} beyond the budget" if budget else ""
+        out.note(text + over)
 
 
 def _show(rows: Sequence[Row], title: str, out: Output) -> None:
