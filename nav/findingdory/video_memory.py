@@ -24,9 +24,10 @@ from streammem.errors import QueryError, SourceError, SpaceMismatch
 from streammem.memory import Memory
 from streammem.model import Record
 
-STILL = 0.2
-"""Of the median change between frames: less is a camera that stands still. In rendered homes a still frame changes by
-0.0 to 0.1 gray levels, a step or a turn by 4 to 40 (compression included)."""
+STILL = 0.05
+"""Of the median change between frames: less is a camera that stands still. In rendered homes, compression included, a
+still frame changes by 0.0 to 0.13 gray levels, a step or a turn by 4 to 6 in the median, and before a plain wall by 0.3
+to 0.9, which 0.2 of the median took for stillness."""
 LEAST_STILL = 6
 """Frames in a row that make a work of the hands: skills take 8 and more steps, of which the first still moved."""
 _NOTICED = 50
@@ -131,25 +132,27 @@ def still_blocks(frames: Sequence[int], change: Sequence[float]) -> list[tuple[i
     """First and last frame of each time that the camera stood still for :data:`LEAST_STILL` frames or more.
 
     ``change``: mean gray difference (0 to 255) of each frame to the one before. One frame that changes in between (the
-    thing is gone, or there) doesn't end a stillness."""
+    thing is gone, or there) doesn't end a stillness; a second one does."""
     moving = [value for value in change[1:] if math.isfinite(value)]
     if not moving:
         return []
     least = STILL * float(np.median(moving))
-    still = [value <= least for value in change]
-    found: list[tuple[int, int]] = []
-    start, i = -1, 0
-    while i <= len(still):
-        quiet = i < len(still) and (still[i] or (start >= 0 and i + 1 < len(still) and still[i + 1]))
-        if quiet and start < 0:
-            start = i
-        elif not quiet and start >= 0:
-            if i - start >= LEAST_STILL:
-                # A change is to the frame before: that one shows the same already.
-                found.append((frames[max(0, start - 1)], frames[i - 1]))
-            start = -1
-        i += 1
-    return found
+    runs: list[list[int]] = []
+    for i, value in enumerate(change):
+        if value > least:
+            continue
+        if runs and runs[-1][1] == i - 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    whole: list[list[int]] = []
+    for run in runs:
+        if whole and len(whole[-1]) == 2 and run[0] == whole[-1][1] + 2:
+            whole[-1] = [whole[-1][0], run[1], 1]  # its jump is used up
+        else:
+            whole.append(run)
+    # A change is to the frame before: that one shows the same already.
+    return [(frames[max(0, r[0] - 1)], frames[r[1]]) for r in whole if r[1] - r[0] + 1 >= LEAST_STILL]
 
 
 def frames_for(asked: Instruction, known: VideoRecollection, words: str) -> list[int] | None:
