@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -101,11 +100,3 @@ def held_bytes(agent: MemoryAgent) -> int:
     if agent.keep != "short_term":
         return agent.disk_bytes()
     return sum(sum(a.nbytes for a in record.arrays.values()) for record in agent.memory.recent(STREAM))
-
-
-def remove(agent: MemoryAgent) -> None:
-    """Close it and delete its directory."""
-    folder = agent._folder
-    agent.close()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
