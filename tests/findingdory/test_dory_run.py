@@ -58,8 +58,8 @@ def test_it_goes_on_where_it_stopped(
 ) -> None:
     out, made = report
     ran: list[object] = []
-    real = runner.run_episode
-    monkeypatch.setattr(runner, "run_episode", lambda *a: ran.append(a) or real(*a))  # type: ignore[func-returns-value]
+    real = runner.run_world
+    monkeypatch.setattr(runner, "run_world", lambda *a: ran.append(a) or real(*a))  # type: ignore[func-returns-value]
     assert runner.run([4], ["oracle", "random"], SETTING, out) == made and ran == []
     broken = out / "episodes" / "4-random.json"
     broken.write_text(broken.read_text()[:100])
