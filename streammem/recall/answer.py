@@ -59,13 +59,17 @@ def ask(
     Raises QueryError for a question that can't be asked."""
     begun = time.perf_counter()
     told = facts.asked_of(view, question, streams, between)
-    phrase = facts.looked_for(question, told)
+    number_of = facts.number_asked(question) if told is None else ""
+    phrase = number_of or facts.looked_for(question, told)
     found = find(view, phrase, k=max(CLOSEST, k or view.recall_config.k), between=between, streams=streams)
     answer = answer_of(view, found, begun)
     if told is not None:
         answer = facts.with_moments(
             view, found.query.raw if phrase == question else clean(question), told, found, answer
         )
+    elif number_of:
+        answer = facts.uncounted(answer, clean(question))
+    if told is not None or number_of:
         cost = Cost(round(time.perf_counter() - begun, 4), found.rows)
         answer = msgspec.structs.replace(answer, cost=cost)
     if isinstance(view, Citing):

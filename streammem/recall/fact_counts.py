@@ -54,6 +54,11 @@ def count(asked: Asked, plan: Plan, known: list[Known], banks: Banks, say: Say) 
         return Told(text, "unsure", 0.3, proofs_of(known[0], known[0].spells[:2], banks))
     proofs = [p for each in known[:NAMED] for p in proofs_of(each, each.spells[:1], banks)]
     sure = sum(sure_of(each, each.spells) for each in known) / len(known)
+    if any(pointed_at(each) for each in known):
+        named = say.name(listed([each.name for each in known]), 200)
+        least = at_once if asked.shape == "most" else len(known)
+        text = f"At least {least}: {named}. Only what was pointed at was followed{source_of(known)}."
+        return Told(text, "unsure", min(sure, 0.3), proofs, about_of(known))
     where = say.at(when[0], known[0].stream)
     if asked.shape == "most":
         what = say.name(singular(words[0])) if len(words) == 1 and at_once == 1 else what
@@ -67,7 +72,13 @@ def count(asked: Asked, plan: Plan, known: list[Known], banks: Banks, say: Say) 
         text += ": one that came back unrecognised counts twice"
         sure *= at_once / len(known)
     names = ranges([each.name for each in known]) if known[0].bank == "tracks" else listed([k.name for k in known])
-    return Told(f"{text}. They are {say.name(names, 200)}.", "found", sure, proofs, about_of(known))
+    told = f"{text}. {'It is' if len(known) == 1 else 'They are'} {say.name(names, 200)}."
+    return Told(told, "found", sure, proofs, about_of(known))
+
+
+def pointed_at(known: Known) -> bool:
+    """Whether a person chose it (``watch --track mug=x,y``): then others of its kind may have gone by unfollowed."""
+    return known.bank == "tracks" and known.kind in (known.name, "object")
 
 
 def most_at_once(known: Sequence[Known]) -> tuple[int, tuple[int, int]]:
@@ -88,7 +99,7 @@ def names_of(asked: Asked, plan: Plan, known: list[Known], banks: Banks, say: Sa
         kinds.setdefault(each.kind or "?", []).append(each)
     parts = [f"{len(of)} of “{say.name(kind)}”: {ranges([e.name for e in of])}" for kind, of in sorted(kinds.items())]
     proofs = [p for each in known[:NAMED] for p in proofs_of(each, each.spells[:1], banks)]
-    return Told(f"{len(known)} tracks. {capital(listed(parts))}.", "found", 1.0, proofs)
+    return Told(f"{len(known)} track{'s' * (len(known) > 1)}. {capital(listed(parts))}.", "found", 1.0, proofs)
 
 
 def ordered(asked: Asked, plan: Plan, known: list[Known], banks: Banks, say: Say) -> Told | None:

@@ -34,6 +34,7 @@ FOUND = 0.5
 """Confidence from which a fact is an answer; below it is told, as ``unsure``."""
 MOST_PROOFS = 5
 FRAMES = 3
+COUNTED = frozenset(("count", "most", "often"))
 SAID = "said by"
 CONTRADICTED = "the pictures contradict it"
 MARGIN_NS = 2_000_000_000
@@ -172,6 +173,23 @@ def settled(told: Told, answer: Answer) -> bool:
 def looked_for(question: str, told: Told | None) -> str:
     """The words that the moments are searched for beside a fact: the thing itself, so that they can contradict it."""
     return question if told is None or told.hedged or not told.about else told.about
+
+
+def number_asked(question: str) -> str:
+    """The things whose number is asked ("bottles"), empty where it isn't: a picture shows that there are some."""
+    asked = read_asked(question)
+    return asked.things[0].text if asked is not None and asked.shape in COUNTED and asked.things else ""
+
+
+def uncounted(answer: Answer, question: str) -> Answer:
+    """The answer of the moments to a question of number that no bank could answer: seen, not counted."""
+    told = msgspec.structs.replace(answer, question=question)
+    if answer.status != "found":
+        return told
+    text = f"{answer.text.rstrip('.')}. How many can't be said: nothing counted them (watch --track detector:... does)."
+    confidence = min(answer.confidence, 1 - FOUND)
+    trace = ("nothing counted them", *answer.trace)
+    return msgspec.structs.replace(told, status="unsure", text=text, confidence=confidence, evidence=(), trace=trace)
 
 
 def contradicted(view: View, told: Told, found: Found, base: Answer) -> str:

@@ -216,6 +216,19 @@ def test_a_bank_that_holds_nothing_is_not_made_to_tell(tmp_path: Path) -> None:
         assert memory.knows("tracks") and "Track 1" in memory.ask("when did track 1 appear?").text
 
 
+def test_what_was_seen_is_not_what_was_counted(tmp_path: Path) -> None:
+    """A picture of dogs says that there are some; a track that a person pointed at says that there is one at least."""
+    with open_words(tmp_path) as memory:
+        memory.write(scene(["tree", "dog"]))
+        seen = memory.ask("how many dogs are there?")
+        assert seen.status == "unsure" and "How many can't be said" in seen.text and seen.confidence <= 0.5
+        assert memory.ask("is there a dog?").status == "found"
+        assert memory.ask("how many cars are there?").status == "not_seen"
+        memory.write(tracked({40: ["rex"], 41: ["rex"]}, kinds={"rex": "rex"}))
+        pointed = memory.ask("how many rex are there?")
+        assert pointed.status == "unsure" and pointed.text.startswith("At least 1: rex.")
+
+
 def test_search_gives_what_is_known_before_what_resembles(street: Memory) -> None:
     found = street.search("the person in red", k=3)
     assert [(item.t_start_ns, item.why[0].signal) for item in found[:2]] == [(1 * S, "tracks"), (8 * S, "tracks")]
