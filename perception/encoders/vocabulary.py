@@ -24,7 +24,8 @@ TEMPERATURE = 0.06
 _IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "mice": "mouse", "geese": "goose",
     "feet": "foot", "teeth": "tooth", "knives": "knife", "leaves": "leaf", "shelves": "shelf", "wolves": "wolf",
-    "loaves": "loaf", "scarves": "scarf", "oxen": "ox", "buses": "bus", "sheep": "sheep", "fish": "fish",
+    "loaves": "loaf", "scarves": "scarf", "oxen": "ox", "buses": "bus", "taxis": "taxi", "sheep": "sheep",
+    "fish": "fish",
 }  # fmt: skip
 # What people say for what ImageNet and WordNet call otherwise; measured on nothing, plain English.
 _EVERYDAY = {
