@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from word_space import S, WordSpace, said, scene
 
@@ -11,6 +13,7 @@ import streammem.memory
 from streammem.errors import ModelUnavailable
 from streammem.memory import Memory
 from streammem.model import StreamInfo
+from streammem.spaces import Calibration, SignalCalibration
 
 
 @pytest.fixture
@@ -47,6 +50,38 @@ def test_a_resemblance_without_evidence_is_unsure(tmp_path: Path) -> None:
         answer = memory.ask("a platypus")
         assert answer.status == "unsure"
         assert "The closest moment is" in answer.text
+
+
+class PartlyCheckedSpace(WordSpace):
+    """Knows the thing ("named") but can't check what else a question says of it, so gives no evidence for the whole."""
+
+    def signals(self, query, columns, statistics):  # type: ignore[no-untyped-def]
+        out = super().signals(query, columns, statistics)
+        if len(query.split()) > 2:
+            out["named"], out["evidence"] = out["evidence"], np.full_like(out["evidence"], -np.inf)
+            out["vision"] = np.zeros_like(out["vision"])
+        return out
+
+    def calibration(self) -> Calibration | None:
+        own = super().calibration()
+        assert own is not None
+        return msgspec.structs.replace(
+            own, signals=(*own.signals, SignalCalibration("named", None, 1.0, 100, supports=0.9))
+        )
+
+
+def test_what_is_named_is_told_where_the_rest_cannot_be_checked(tmp_path: Path) -> None:
+    with streammem.memory.open(tmp_path, spaces=lambda name: PartlyCheckedSpace()) as memory:
+        memory.write(scene(["tree"] * 10 + ["dog"] * 3 + ["tree"] * 10))
+        assert memory.ask("a dog").status == "found"
+        partly = memory.ask("a dog wears spectacles")
+        assert partly.status == "unsure"
+        assert "something it names is at 1970-01-01T00:00:10–00:00:13Z, the rest" in partly.text
+        assert memory.ask("a boat wears spectacles").status == "not_seen", "what isn't there wears nothing"
+        # Nothing in it is known: that it resembles nothing proves nothing.
+        blind = memory.ask("a platypus wears spectacles")
+        assert blind.status == "unsure"
+        assert "Not all of it can be checked" in blind.text
 
 
 def test_no_found_without_frames(tmp_path: Path) -> None:
