@@ -134,7 +134,8 @@ class EmbeddingSpace(Protocol):
         self, query: str, columns: Mapping[str, Ragged], statistics: np.ndarray | None
     ) -> dict[str, np.ndarray]:
         """:meth:`score` as ``vision``, and besides it whatever the space can say that may be calibrated (``evidence``:
-        that a thing its vocabulary names is there). Each (n,) float32; -inf where it knows nothing."""
+        that all is there which the question claims; ``named``: that the things are which it names, whatever else it
+        says of them). Each (n,) float32; -inf where it knows nothing."""
         ...
 
     def statistics(self, columns: Mapping[str, Ragged]) -> np.ndarray | None:
