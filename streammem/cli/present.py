@@ -91,8 +91,9 @@ def print_answer(answer: Answer, out: Output, *, clock_of: ClockOf, many: bool, 
     mark, style = _MARKS[answer.status]
     console = out.result
     console.print(Text(printable(answer.text, 2000), style="bold"), soft_wrap=True)
-    # A confidence is printed only where something was measured: 0 % would read as "certainly not".
-    sure = f"  {answer.confidence:.0%} sure" if answer.confidence > 0 else ""
+    # It is the confidence that the moments are right: beside "not seen" it would read as that of their absence.
+    told = answer.confidence > 0 and answer.status != "not_seen"
+    sure = f"  {answer.confidence:.0%} sure" if told else ""
     console.print(Text.assemble((f"{mark} {_WORDS[answer.status]}", style), (sure, "dim")))
     shown = list(answer.evidence) or list(answer.closest)
     rest = [item for item in answer.closest if _interval(item) not in {_interval(have) for have in shown}]
