@@ -242,7 +242,8 @@ class Answer(msgspec.Struct, frozen=True):
     """``found`` has evidence that can tell absence; ``unsure`` has only closest moments; ``not_seen`` has no support.
 
     ``closest`` always holds up to five moments, best first, also where nothing was found. ``best_rejected`` is the
-    highest score that did not suffice. ``trace`` is one line a step.
+    highest score that did not suffice. ``confidence`` is in [0, 1]: that the moments listed first show what was asked.
+    ``trace`` is one line a step.
     """
 
     question: str
