@@ -25,7 +25,6 @@ MB = 1 << 20
 NAMES = "memory, memory-16mb, fifo-16mb, uniform-16mb, short_term"
 _FIRST_GUESS_BYTES = 24_000
 """Of a frame on disk; only where the search for how many fit begins."""
-_TRIES = 3
 
 
 class KeptFrames(MemoryAgent):
@@ -46,16 +45,14 @@ class KeptFrames(MemoryAgent):
 
     def rest(self) -> None:
         count = min(len(self._waiting), self._fits or self.most_bytes // _FIRST_GUESS_BYTES)
-        for _ in range(_TRIES):
+        used = self._hold(count)
+        grown = min(len(self._waiting), int(count * 0.95 * self.most_bytes / used))
+        if grown > 1.1 * count:
+            count, used = grown, self._hold(grown)
+        while used > self.most_bytes and count > 1:
+            count = max(1, int(count * 0.95 * self.most_bytes / used))
             used = self._hold(count)
-            self._fits = count
-            if used > self.most_bytes:
-                count = max(1, int(count * 0.95 * self.most_bytes / used))
-                continue
-            grown = min(len(self._waiting), int(count * 0.97 * self.most_bytes / used))
-            if used > 0.9 * self.most_bytes or grown <= count:
-                break
-            count = grown
+        self._fits = count
 
     def _hold(self, count: int) -> int:
         """A new directory with so many frames; its bytes."""
