@@ -33,6 +33,7 @@ BANKS: dict[Shape, tuple[str, ...]] = {
     "changed": ("entities", "spatial"),
     "route": ("spatial",),
     "room": ("spatial", "entities"),
+    "happened": ("timeline",),
 }
 """Which banks can know, by shape, the most specific first."""
 
@@ -85,7 +86,7 @@ _WORDS = re.compile(
 )
 _POLITE = re.compile(
     r"^(?:(?:please|hey|hi|ok|so|and|well|now)[,\s]+|(?:can|could|would|will) you (?:please )"
-    r"?(?=tell|show|find|list|count)|"
+    r"?(?=tell|show|find|list|count|describe|summari|give)|"
     r"(?:i(?: would|'d) like to|i want to|i wonder|do you|i need to|let me) know (?:if |whether )?|"
     r"(?:please )?tell me (?:if |whether )?|do you remember (?:if |whether )?|do you know (?:if |whether )?|"
     r"(?:any|have you any|do you have any) idea )+"

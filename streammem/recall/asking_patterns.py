@@ -12,7 +12,7 @@ from typing import Literal
 
 Shape = Literal[
     "appear", "leave", "back", "seen", "stay", "gone", "often", "count", "most", "where", "last", "near", "changed",
-    "route", "first", "final", "which", "names", "still", "during", "together", "room",
+    "route", "first", "final", "which", "names", "still", "during", "together", "room", "happened",
 ]  # fmt: skip
 
 _AUX = r"(?:do|does|did|is|are|was|were|has|have|had|will|would|can|could)"
@@ -103,7 +103,39 @@ def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
+_FILM = (
+    r"(?:(?:in|of|during) )?(?:the |this |that )?(?:whole |entire )?"
+    r"(?:video|clip|film|movie|recording|footage|stream|scene|memory)"
+)
+_HAPPEN = r"(?:happen(?:s|ed|ing)?|going on|go(?:es)? on|went on|t(?:akes?|ook) place|occur(?:s|red)?)"
+_THEN = r"(?: there| here| now| right now| currently| at the moment)?"
+
 PATTERNS = (
+    # nothing in particular, before everything that names a thing
+    _p(
+        "what",
+        "happened",
+        rf"what(?: else)?(?: is| was| has| did| does)?(?: been)? {_HAPPEN}{_THEN}(?: {_FILM})?{_THEN}",
+    ),
+    _p("what", "happened", rf"what (?:is|was) (?:(?:this|that|it)|{_FILM}) about"),
+    _p("what", "happened", rf"what (?:do|did|can|could) {_YOU} {_SEE}{_THEN}(?: {_FILM})?"),
+    _p("what", "happened", r"what (?:did|have) (?:i|we) miss(?:ed)?"),
+    _p(
+        "describe summarize summarise",
+        "happened",
+        rf"(?:describe|summari[sz]e)(?: (?:it|everything|what (?:{_HAPPEN}|you (?:see|saw))|{_FILM}))?",
+    ),
+    _p(
+        "give write show a an the",
+        "happened",
+        r"(?:(?:give|write|show)(?: me)? )?(?:an?|the) (?:short |brief )?(?:summary|overview|description)"
+        rf"(?: {_FILM}| of it| of what {_HAPPEN})?",
+    ),
+    _p(
+        "did has is",
+        "happened",
+        rf"(?:did|has|is) (?:anything|something)(?: interesting| new)? {_HAPPEN}(?: there| here)?(?: {_FILM})?",
+    ),
     # in order: which of two, routes and rooms before plain "where" and "what"
     _p(
         _WHO,

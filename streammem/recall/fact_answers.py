@@ -26,6 +26,7 @@ from streammem.recall.fact_proofs import (
     sure_of,
 )
 from streammem.recall.fact_sources import GAP_NS, Banks, Known, Spell, narrow, unproven
+from streammem.recall.fact_story import happened
 from streammem.recall.facts import FOUND, Say, Told
 from streammem.recall.noun_phrases import Thing
 from streammem.recall.plan import Plan
@@ -42,6 +43,8 @@ def answer(asked: Asked, plan: Plan, banks: Banks, say: Say) -> Told | None:
     for thing in asked.things:
         if thing.track and (refused := _no_such_track(thing, banks)) is not None:
             return refused
+    if asked.shape == "happened":
+        return happened(asked, plan, banks, say)
     if asked.shape in PLACES:
         told = PLACES[asked.shape](asked, plan, banks, say)
         known = [each for thing in asked.things for each in banks.known(thing)] if told is not None else []

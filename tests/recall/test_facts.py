@@ -229,6 +229,35 @@ def test_what_was_seen_is_not_what_was_counted(tmp_path: Path) -> None:
         assert pointed.status == "unsure" and pointed.text.startswith("At least 1: rex.")
 
 
+@pytest.mark.parametrize(
+    ("question", "spans"),
+    [
+        ("what happens in the video?", [(0, 29), (30, 39)]),
+        ("Can you summarise the recording", [(0, 29), (30, 39)]),
+        ("what happens between 0:02 and 0:05?", [(2, 5)]),
+        ("what happened in the last 5 seconds?", [(34, 39)]),
+    ],
+)
+def test_what_happened(tmp_path: Path, question: str, spans: list[tuple[int, int]]) -> None:
+    """The timeline's own words, over the time that is asked about; a description is never ``found``."""
+    with open_words(tmp_path) as memory:
+        memory.set_stream(StreamInfo(stream="cam", clock="media"))
+        memory.write(scene(["dog"] * 30 + ["tree"] * 10))
+        answer = memory.ask(question)
+    assert answer.status == "unsure" and answer.text.startswith("What was seen and heard [timeline]: ")
+    told = [e for e in answer.closest if any(why.signal == "timeline" for why in e.why)]
+    assert told and told[0].frames
+    assert min(e.t_start_ns for e in told) // S == spans[0][0] and max(e.t_end_ns for e in told) // S == spans[-1][1]
+
+
+def test_what_happened_around_something_is_not_told(tmp_path: Path) -> None:
+    for question in ("what happened before the dog barked?", "what happened to the mug?", "describe the dog"):
+        asked = read_asked(question)
+        assert asked is None or asked.shape != "happened", question
+    with open_words(tmp_path) as memory:
+        assert "can't be looked for" in memory.ask("what happens?").text
+
+
 def test_search_gives_what_is_known_before_what_resembles(street: Memory) -> None:
     found = street.search("the person in red", k=3)
     assert [(item.t_start_ns, item.why[0].signal) for item in found[:2]] == [(1 * S, "tracks"), (8 * S, "tracks")]
