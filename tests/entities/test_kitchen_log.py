@@ -13,7 +13,8 @@ from streammem.benchmarks.entities import made_up, run
 from streammem.errors import SourceError, SourceNotFound
 from streammem.eventlog import Movement, observations_of, read_movements, read_narrations
 
-LOG = Path("/work/shared/data/text/hdepic/object_movements_P01-P04.json")
+DATA = Path(__file__).parents[3] / "shared" / "data"
+LOG = DATA / "text/hdepic/object_movements_P01-P04.json"
 
 
 def test_reading(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_a_made_up_log_is_answered_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.skipif(not LOG.exists(), reason="the kitchen's movement log isn't here (/work/shared/data)")
+@pytest.mark.skipif(not LOG.exists(), reason="the kitchen's movement log isn't here")
 def test_the_kitchen_log_is_answered_exactly_and_fast(tmp_path: Path) -> None:
     result = run(read_movements(LOG), 60, 0, tmp_path / "m")
     assert result["things"] > 4000
@@ -81,7 +82,7 @@ def test_what_is_no_narration_is_refused(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not NARRATIONS.exists(), reason="the kitchen's narrations aren't here (/work/shared/data)")
+@pytest.mark.skipif(not NARRATIONS.exists(), reason="the kitchen's narrations aren't here")
 def test_narrations_are_answered_exactly(tmp_path: Path) -> None:
     """How often and when last was a thing washed, taken, ...: against the raw CSV."""
     with open(NARRATIONS, newline="") as handle:

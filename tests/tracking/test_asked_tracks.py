@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from streammem.colours import TERMS
 from streammem.memory import Memory
 from streammem.model import Detection, Observation, show_id
 
-DATA = Path(os.environ.get("STREAMMEM_DATA", "/work/shared/data"))
+DATA = Path(__file__).parents[3] / "shared" / "data"
 CLIP = DATA / "mot/TUD-Stadtmitte/TUD-Stadtmitte.mp4"
 YOLOX, OSNET = DATA / "models/yolox_nano.onnx", DATA / "models/osnet_x0_25_msmt17.onnx"
 needs_data = pytest.mark.skipif(not (CLIP.is_file() and YOLOX.is_file()), reason=f"needs {DATA}/models and /mot")

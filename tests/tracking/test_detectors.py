@@ -13,7 +13,7 @@ from perception.trackers.appearance import open_appearance
 from perception.trackers.detectors import OnnxDetector, UltralyticsDetector, _yolox, open_detector
 from streammem.errors import ConfigError, InputError, ModelUnavailable
 
-DATA = Path("/work/shared/data") if Path("/work/shared/data").is_dir() else Path(__file__).parents[3] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 YOLOX, OSNET = DATA / "models/yolox_nano.onnx", DATA / "models/osnet_x0_25_msmt17.onnx"
 CLIP = DATA / "mot/TUD-Stadtmitte/TUD-Stadtmitte.mp4"
 needs_data = pytest.mark.skipif(not (YOLOX.is_file() and CLIP.is_file()), reason=f"needs {DATA}/models and /mot")

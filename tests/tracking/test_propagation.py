@@ -19,7 +19,7 @@ from perception.trackers.prompts import parse_prompts, prompt_mask
 from perception.trackers.propagation import PropagationSettings, PropagationTracker
 from streammem.errors import InputError, SourceError, SourceNotFound
 
-DAVIS = Path("/work/shared/data/davis16")
+DAVIS = Path(__file__).parents[3] / "shared" / "data" / "davis16"
 
 
 def tracker(policy: str = "diverse", **options: object) -> PropagationTracker:

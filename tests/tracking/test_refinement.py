@@ -19,7 +19,7 @@ from perception.trackers.features import ColourGradients, GridFeatures, Lite0Map
 from perception.trackers.metrics import jaccard
 from perception.trackers.propagation import PropagationSettings, PropagationTracker
 
-DAVIS = Path("/work/shared/data/davis16")
+DAVIS = Path(__file__).parents[3] / "shared" / "data" / "davis16"
 REFINEMENTS = ("none", "guided", "grabcut")
 WORSE = 0.02
 """What a refinement may cost a clip in J (the page's number)."""
@@ -80,7 +80,8 @@ def test_10_refinement_costs_no_real_clip_much() -> None:
 
 
 MEASURE = """
-import json, resource, sys
+import json
+from pathlib import Path
 import numpy as np
 from perception.trackers.propagation import PropagationTracker
 rng = np.random.default_rng(0)
@@ -91,8 +92,9 @@ run, seen = PropagationTracker(), []
 for t in range(90):
     picture = np.ascontiguousarray(field[t % 40 : t % 40 + 480, t % 50 : t % 50 + 854])
     run.step(picture, t=t, prompts={"o": mask} if t == 0 else None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seen.append((peak, run.ram_bytes() / 2**20))
+    # VmHWM, for ru_maxrss keeps across exec what the process was as a copy of its parent.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    seen.append((int(peak.split()[1]) / 1024, run.ram_bytes() / 2**20))
 print(json.dumps(seen))
 """
 
