@@ -27,43 +27,55 @@ Precision = Literal["int8", "float32"]
 _FLOAT_RECIPE, _INT8_RECIPE = "lite0-1", "lite0-int8-1"
 
 
-class Lite0:
-    """The network, opened once. Thread-safe: ONNX Runtime sessions may run from several threads."""
+Make = Callable[[], tuple[str, Callable[[], bytes]]]
+"""Recipe and builder of a graph: another recipe is another file."""
 
-    def __init__(self, precision: Precision = "int8", *, cache: Path | None = None) -> None:
-        self._precision: Precision = precision
+
+class Graph:
+    """One graph of these weights, built once on a machine and opened at first use. Thread-safe: ONNX Runtime sessions
+    may run from several threads."""
+
+    def __init__(self, make: Make, *, cache: Path | None = None) -> None:
+        self._make = make
         self._cache = cache
         self._lock = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
 
     def run(self, pixels: np.ndarray, *outputs: str) -> list[np.ndarray]:
-        """``pixels`` (n, 224, 224, 3) uint8 RGB -> the named outputs: ``logits`` (n, 1000), ``pooled`` (n, 1280),
-        ``stride8`` (n, 40, 28, 28), ``stride16`` (n, 112, 14, 14), all float32. ``int8`` has no maps. For the maps
-        alone, height and width may be any multiples of 32. Raises ModelUnavailable."""
+        """``pixels`` (n, h, w, 3) uint8 RGB -> the named outputs. Raises ModelUnavailable."""
         return self.session.run(list(outputs), {"pixels": pixels})
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
         with self._lock:
             if self._session is None:
-                recipe, build = (_FLOAT_RECIPE, _build_float) if self._precision == "float32" else _int8()
-                folder = weights.prepared(weights.LITE0, recipe, ("model.onnx",), build, cache=self._cache)
+                recipe, build = self._make()
+
+                def write(folder: Path) -> None:
+                    (folder / "model.onnx").write_bytes(build())
+
+                folder = weights.prepared(weights.LITE0, recipe, ("model.onnx",), write, cache=self._cache)
                 self._session = runtime.open_session(folder / "model.onnx")
             return self._session
 
 
-def _build_float(folder: Path) -> None:
-    (folder / "model.onnx").write_bytes(lite0_graph.float32(load_state()))
+class Lite0(Graph):
+    """The whole network. Outputs: ``logits`` (n, 1000), ``pooled`` (n, 1280), ``stride8`` (n, 40, 28, 28),
+    ``stride16`` (n, 112, 14, 14), all float32, for pixels of 224 x 224. ``int8`` has no maps. For the maps alone,
+    height and width may be any multiples of 32."""
+
+    def __init__(self, precision: Precision = "int8", *, cache: Path | None = None) -> None:
+        super().__init__(_float if precision == "float32" else _int8, cache=cache)
 
 
-def _int8() -> tuple[str, Callable[[Path], None]]:
-    """Recipe and builder of the int8 graph; other ranges make another graph."""
+def _float() -> tuple[str, Callable[[], bytes]]:
+    return _FLOAT_RECIPE, lambda: lite0_graph.float32(load_state())
+
+
+def _int8() -> tuple[str, Callable[[], bytes]]:
+    """Other ranges make another graph."""
     ranges = lite0_graph.load_ranges()
-
-    def build(folder: Path) -> None:
-        (folder / "model.onnx").write_bytes(lite0_graph.int8(load_state(), ranges))
-
-    return f"{_INT8_RECIPE}-{ranges_digest(ranges)}", build
+    return f"{_INT8_RECIPE}-{ranges_digest(ranges)}", lambda: lite0_graph.int8(load_state(), ranges)
 
 
 def ranges_digest(ranges: lite0_graph.Ranges) -> str:
@@ -80,4 +92,4 @@ def load_state() -> dict[str, np.ndarray]:
     return {name: tensor.numpy().astype(np.float32) for name, tensor in state.items() if tensor.ndim}
 
 
-__all__ = ["CLASSES", "POOLED", "SIZE", "Lite0", "Precision", "load_state", "ranges_digest"]
+__all__ = ["CLASSES", "POOLED", "SIZE", "Graph", "Lite0", "Precision", "load_state", "ranges_digest"]

@@ -9,19 +9,15 @@ first picture: 155 numbers become 48, a third of the cost of every comparison.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
 
-from perception.encoders import lite0, lite0_graph, runtime, weights
+from perception.encoders import lite0, lite0_graph
 from perception.encoders.lite0 import Precision
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 STRIDE = 8
 LONG_SIDE = 864
@@ -59,44 +55,33 @@ class Lite0Maps:
     """Where block 10's channels begin."""
 
     def __init__(self, precision: Precision = "int8", *, cache: Path | None = None, long_side: int = LONG_SIDE) -> None:
-        self._precision: Precision = precision
-        self._cache = cache
+        self._maps = lite0.Graph(lambda: _trunk(precision), cache=cache)
         self._long = long_side
-        self._lock = threading.Lock()
-        self._session: onnxruntime.InferenceSession | None = None
 
     def grid(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB -> (rows, columns, 155) float32. Raises ModelUnavailable."""
         height, width = grid_size(image.shape[0], image.shape[1], self._long)
         pixels = cv2.resize(image, (width * STRIDE, height * STRIDE), interpolation=cv2.INTER_AREA)
-        fine, coarse = self._open().run(["stride8", "stride16"], {"pixels": pixels[None]})
+        fine, coarse = self._maps.run(pixels[None], "stride8", "stride16")
         fine = np.ascontiguousarray(fine[0].transpose(1, 2, 0))
         coarse = cv2.resize(coarse[0].transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         colour = (cv2.cvtColor(small, cv2.COLOR_RGB2LAB) - _LAB_MEAN) / _LAB_SCALE
         return np.concatenate([fine, coarse, colour], axis=2)
 
-    def _open(self) -> onnxruntime.InferenceSession:
-        with self._lock:
-            if self._session is None:
-                recipe, build = _builder(self._precision)
-                folder = weights.prepared(weights.LITE0, recipe, ("model.onnx",), build, cache=self._cache)
-                self._session = runtime.open_session(folder / "model.onnx")
-            return self._session
 
-
-def _builder(precision: Precision) -> tuple[str, Callable[[Path], None]]:
+def _trunk(precision: Precision) -> tuple[str, Callable[[], bytes]]:
     """Recipe and builder of the graph up to block 10."""
     ranges = lite0_graph.load_ranges()
 
-    def build(folder: Path) -> None:
+    def build() -> bytes:
         import onnx
         from onnx.utils import Extractor
 
         state = lite0.load_state()
         whole = lite0_graph.float32(state) if precision == "float32" else lite0_graph.int8(state, ranges, maps=True)
         trunk = Extractor(onnx.load_model_from_string(whole)).extract_model(["pixels"], ["stride8", "stride16"])
-        (folder / "model.onnx").write_bytes(trunk.SerializeToString())
+        return cast(bytes, trunk.SerializeToString())
 
     return _FLOAT_RECIPE if precision == "float32" else f"{_INT8_RECIPE}-{lite0.ranges_digest(ranges)}", build
 

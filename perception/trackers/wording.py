@@ -11,24 +11,21 @@ others point at them, or give a detector.
 from __future__ import annotations
 
 import difflib
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
-from perception.encoders import lite0, lite0_graph, runtime, vocabulary, weights
+from perception.encoders import lite0_graph, vocabulary
 from perception.encoders.claim import read_claim
 from perception.encoders.imagenet import ImageNetSpace
+from perception.encoders.lite0 import Graph, load_state
 from perception.trackers.prompts import FORMS, Prompt, cut_out
 from streammem.errors import InputError
 from streammem.recall.query import content_phrase
 from streammem.spaces import Ragged
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 STRIDE = 32
 LONG_SIDES = (448, 864)
@@ -47,9 +44,7 @@ class WordFinder:
 
     def __init__(self, space: ImageNetSpace | None = None, *, cache: Path | None = None) -> None:
         self._space = space or ImageNetSpace(cache=cache)
-        self._cache = cache
-        self._lock = threading.Lock()
-        self._session: onnxruntime.InferenceSession | None = None
+        self._cells = Graph(lambda: (_RECIPE, lambda: lite0_graph.cells(load_state())), cache=cache)
 
     def evidence(self, image: np.ndarray, words: str) -> tuple[float, float]:
         """How surely ``image`` (h, w, 3) uint8 RGB shows it, and what that must reach (log-odds plus deviations)."""
@@ -94,19 +89,12 @@ class WordFinder:
             scale = long_side / max(height, width)
             size = [max(STRIDE, STRIDE * round(side * scale / STRIDE)) for side in (width, height)]
             pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            logits = self._open().run(["cells"], {"pixels": pixels[None]})[0][0]
+            logits = self._cells.run(pixels[None], "cells")[0][0]
             p = np.exp(logits - logits.max(axis=0))
             share = np.clip(p[classes].sum(axis=0) / p.sum(axis=0), _LEAST_P, 1 - _LEAST_P)
             odds = np.log(share / (1 - share)).astype(np.float32)
             total += cv2.resize(odds, (width, height), interpolation=cv2.INTER_LINEAR)
         return 1 / (1 + np.exp(-total / len(LONG_SIDES)))
-
-    def _open(self) -> onnxruntime.InferenceSession:
-        with self._lock:
-            if self._session is None:
-                folder = weights.prepared(weights.LITE0, _RECIPE, ("model.onnx",), _build, cache=self._cache)
-                self._session = runtime.open_session(folder / "model.onnx")
-            return self._session
 
 
 def _around(core: np.ndarray, margin: float) -> tuple[slice, slice]:
@@ -148,7 +136,3 @@ def known_classes(words: str) -> np.ndarray:
             hint=f"{f'is it {near[0]!r}? Or ' if near else ''}give {FORMS}",
         )
     return np.unique(np.concatenate(named))
-
-
-def _build(folder: Path) -> None:
-    (folder / "model.onnx").write_bytes(lite0_graph.cells(lite0.load_state()))
