@@ -17,7 +17,7 @@ from typing import Any
 from nav.findingdory import offline
 from nav.findingdory.dataset import OfflineRow, OfflineSet, Split
 from nav.findingdory.metered import Metered
-from nav.findingdory.report import EpisodeResult, keep, load, mean, megabytes, percent, save, table
+from nav.findingdory.report import EpisodeResult, keep, load, mean, megabytes, percent, save, spent_on, table
 from nav.findingdory.video_agents import (
     AGENTS,
     AnyFrame,
@@ -211,16 +211,7 @@ def summary(
                 }
                 for key in ("category", "group", "task")
             },
-            "by_episode": {
-                one.episode: {
-                    **_means(list(one.rows.values())),
-                    "watch_s": round(one.watch_s, 3),
-                    "answer_s": round(one.answer_s, 3),
-                    "memory_bytes": one.memory_bytes,
-                    **({"model": one.model} if one.model else {}),
-                }
-                for one in mine
-            },
+            "by_episode": {one.episode: {**_means(list(one.rows.values())), **spent_on(one)} for one in mine},
             "failures": {kind: count for kind in FAILURES if (count := sum(row["failure"] == kind for row in rows))},
         }
     episodes = {one.episode: one for one in results}

@@ -74,6 +74,16 @@ def _path(out: Path, episode: str, agent: str) -> Path:
     return out / "episodes" / f"{episode}-{agent}.json"
 
 
+def spent_on(one: EpisodeResult) -> dict[str, Any]:
+    """What an episode cost, as a report tells it."""
+    return {
+        "watch_s": round(one.watch_s, 3),
+        "answer_s": round(one.answer_s, 3),
+        "memory_bytes": one.memory_bytes,
+        **({"model": one.model} if one.model else {}),
+    }
+
+
 def summary(results: Sequence[EpisodeResult], setting: Mapping[str, Any], note: str) -> dict[str, Any]:
     """Rates by agent: over everything, by category, by task, by episode."""
     agents: dict[str, Any] = {}
@@ -93,16 +103,7 @@ def summary(results: Sequence[EpisodeResult], setting: Mapping[str, Any], note: 
             "by_category": {one: some(lambda n, one=one: task(n).category == one) for one in CATEGORIES},  # type: ignore[misc]
             "by_group": {one: some(lambda n, one=one: task(n).group == one) for one in GROUPS},  # type: ignore[misc]
             "by_task": {str(number): some(lambda n, number=number: n == number) for number in range(1, 61)},  # type: ignore[misc]
-            "by_episode": {
-                one.episode: {
-                    **_rates(list(one.rows.values())),
-                    "watch_s": round(one.watch_s, 3),
-                    "answer_s": round(one.answer_s, 3),
-                    "memory_bytes": one.memory_bytes,
-                    **({"model": one.model} if one.model else {}),
-                }
-                for one in mine
-            },
+            "by_episode": {one.episode: {**_rates(list(one.rows.values())), **spent_on(one)} for one in mine},
             "failures": dict(sorted(failures.items())),
             "watch_s": sum(one.watch_s for one in mine),
             "answer_s": sum(one.answer_s for one in mine),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from perception.trackers.prompts import Prompt, in_pixels, read_mask
+from streammem.banks.policies.record import mask_box
 from streammem.errors import InputError
 from streammem.model import Box
 
@@ -41,8 +42,9 @@ def sam_prompt(image: np.ndarray, prompt: Prompt) -> np.ndarray | SamPrompt:
 
 def box_prompt(mask: np.ndarray) -> SamPrompt:
     """The box around a rough mask (h, w) bool: SAM 2 finds the outline inside it by itself."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return SamPrompt(box=(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)))
+    height, width = mask.shape
+    box = mask_box(mask)
+    return SamPrompt(box=box and (box[0] * width, box[1] * height, box[2] * width, box[3] * height))
 
 
 def pixels(image: np.ndarray, side: int, device: Any, dtype: torch.dtype) -> torch.Tensor:

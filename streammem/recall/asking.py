@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from streammem.recall.asking_cues import read_cues
 from streammem.recall.asking_patterns import PATTERNS, Shape, compiled
@@ -50,6 +51,7 @@ class Asked:
     presumed: bool = True
 
 
+@lru_cache(maxsize=64)
 def read_asked(question: str) -> Asked | None:
     """The shape of a question, or None where no structured bank could answer it. Never raises."""
     text = clean(question)
